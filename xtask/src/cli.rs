@@ -1,0 +1,340 @@
+//! The command line: every verb, option and help text. No logic.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
+
+use crate::commands::completions;
+use crate::engine::Wish;
+use crate::stack::Profile;
+
+/// The backing infrastructure of an application, from one manifest: databases, cache, event bus.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, disable_help_subcommand = true)]
+#[command(after_help = "Start here: `cargo xtask up`, then `cargo xtask status`.\n\
+    Exit codes: 0 done, 1 a step failed, 2 usage or configuration, 3 a check found something, 4 refused for safety, \
+    130 interrupted.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The stack to work on [default: the stack that `.env` belongs to]
+    #[arg(long, global = true, env = "XTASK_STACK", hide_env_values = true, value_name = "NAME")]
+    #[arg(add = ArgValueCandidates::new(completions::stacks))]
+    pub stack: Option<String>,
+    /// Never touch the network; say what would have been fetched
+    #[arg(long, global = true, env = "XTASK_OFFLINE", hide_env_values = true)]
+    #[arg(value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub offline: bool,
+    /// Fail at once when another verb is changing this instance, instead of waiting for it
+    #[arg(long, global = true)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Up(UpArgs),
+    Down(DownArgs),
+    Stop(StopArgs),
+    Restart(RestartArgs),
+    Status(StatusArgs),
+    Logs(LogsArgs),
+    Ports(PortsArgs),
+    Doctor(DoctorArgs),
+    Env(EnvArgs),
+    Run(RunArgs),
+    Psql(PsqlArgs),
+    RedisCli(RedisCliArgs),
+    Toolbox(ToolboxArgs),
+    Render(RenderArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Start services and wait until each answers
+///
+/// Makes the data of what is new, starts what is stopped, restarts what was changed, sets a password that was changed in
+/// `.env`. What runs as it should is left alone.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask up\n  cargo xtask up learning redis\n  cargo xtask up --without pubsub\n  \
+    cargo xtask up --stack nanika --auto-ports"
+)]
+pub struct UpArgs {
+    /// Services to start [default: all core services]
+    #[arg(value_name = "SERVICE", add = ArgValueCandidates::new(completions::services))]
+    pub services: Vec<String>,
+    /// Leave a service out
+    #[arg(long, value_name = "SERVICE", add = ArgValueCandidates::new(completions::services))]
+    pub without: Vec<String>,
+    /// Start a group of services as well
+    #[arg(long, value_enum)]
+    pub profile: Vec<Profile>,
+    /// Where services run
+    #[arg(long, value_enum, default_value_t = Wish::Auto)]
+    pub engine: Wish,
+    /// Move taken ports to free ones, written into `.env`, before starting
+    #[arg(long)]
+    pub auto_ports: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How long one service may take to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout_secs: u64,
+}
+
+/// Stop all services and forget their run state; data stay
+///
+/// With `--volumes` the data go too: they are listed, you are asked, and they are put aside where
+/// `cargo xtask down --undo` finds them.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --volumes\n  cargo xtask down --volumes --yes --discard\n  \
+    cargo xtask down --undo"
+)]
+pub struct DownArgs {
+    /// Remove the data as well
+    #[arg(long)]
+    pub volumes: bool,
+    /// Do not put the removed data aside: they are gone for good
+    #[arg(long, requires = "volumes")]
+    pub discard: bool,
+    /// Bring back the data that the last `down --volumes` put aside
+    #[arg(long, conflicts_with_all = ["volumes", "discard"])]
+    pub undo: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Stop services; data stay
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask stop\n  cargo xtask stop learning redis")]
+pub struct StopArgs {
+    /// Services to stop [default: all]
+    #[arg(value_name = "SERVICE", add = ArgValueCandidates::new(completions::services))]
+    pub services: Vec<String>,
+}
+
+/// Stop services and start them again
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask restart\n  cargo xtask restart learning")]
+pub struct RestartArgs {
+    /// Services to restart [default: all that run]
+    #[arg(value_name = "SERVICE", add = ArgValueCandidates::new(completions::services))]
+    pub services: Vec<String>,
+    /// How long one service may take to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout_secs: u64,
+}
+
+/// Show what runs: state, address, version, data, connections
+///
+/// Exit code 3 unless every core service is ready.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask status\n  cargo xtask status --watch\n  cargo xtask status --json | jq '.services[].state'"
+)]
+pub struct StatusArgs {
+    /// Redraw every second until interrupted
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show what servers wrote to their logs
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask logs learning\n  cargo xtask logs --follow --tail 0\n  cargo xtask logs redis --since 10m"
+)]
+pub struct LogsArgs {
+    /// Services to show [default: all]
+    #[arg(value_name = "SERVICE", add = ArgValueCandidates::new(completions::services))]
+    pub services: Vec<String>,
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last lines of each service [default: 200]
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<usize>,
+    /// Only lines since a time ago: 30s, 10m, 2h, 1d
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+}
+
+/// Show every port, who holds it, and move taken ones
+///
+/// Exit code 3 if a port is taken by something else.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask ports\n  cargo xtask ports --fix --stack nanika")]
+pub struct PortsArgs {
+    /// Write free ports into `.env` in place of taken ones
+    #[arg(long)]
+    pub fix: bool,
+    /// With `--fix`: show the change, and write nothing
+    #[arg(long, requires = "fix")]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Look for everything that could be wrong on this machine
+///
+/// Exit code 3 if there is an error or a warning.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask doctor\n  cargo xtask doctor --fix\n  cargo xtask doctor --json")]
+pub struct DoctorArgs {
+    /// Mend what is provably ours: stale records, servers whose checkout is gone
+    #[arg(long)]
+    pub fix: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print the variables that an application, a database or a service needs
+///
+/// Addresses and passwords are those of the running instance.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask env learning-service > .env.local\n  eval \"$(cargo xtask env learning --format shell)\"\n  \
+    cargo xtask env --format json"
+)]
+pub struct EnvArgs {
+    /// An application (learning-service), a database (learning) or a service (redis) [default: the whole stack]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::applications_and_services))]
+    pub name: Option<String>,
+    #[arg(long, value_enum, default_value_t = EnvFormat::Dotenv)]
+    pub format: EnvFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EnvFormat {
+    /// `NAME=value`
+    Dotenv,
+    /// `export NAME='value'`, for `eval`
+    Shell,
+    /// One object
+    Json,
+}
+
+/// Run a command with an application's variables
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask run learning-service -- cargo run\n  cargo xtask run learning -- psql"
+)]
+pub struct RunArgs {
+    /// An application, a database or a service, as for `env`
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::applications_and_services))]
+    pub name: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// Open psql on a database, or run one statement
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask psql learning\n  cargo xtask psql learning -c 'SELECT count(*) FROM learning_sessions'\n  \
+    cargo xtask psql learning -f query.sql"
+)]
+pub struct PsqlArgs {
+    #[arg(value_name = "DATABASE", add = ArgValueCandidates::new(completions::databases))]
+    pub database: String,
+    /// Arguments of psql
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub arguments: Vec<String>,
+}
+
+/// Open redis-cli, or run one command
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask redis-cli\n  cargo xtask redis-cli SET greeting hello\n  cargo xtask redis-cli KEYS '*'"
+)]
+pub struct RedisCliArgs {
+    /// A command of Redis, or arguments of redis-cli
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub arguments: Vec<String>,
+}
+
+/// Pinned builds of the servers for a machine without Docker and Nix
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask toolbox list\n  cargo xtask toolbox fetch")]
+pub struct ToolboxArgs {
+    #[command(subcommand)]
+    pub verb: ToolboxVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ToolboxVerb {
+    /// Show every build, and whether it is there
+    #[command(after_help = "Example: cargo xtask toolbox list --json")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch builds before they are needed
+    #[command(after_help = "Example: cargo xtask toolbox fetch postgresql")]
+    Fetch {
+        /// Builds to fetch [default: all of this platform]
+        names: Vec<String>,
+    },
+}
+
+/// Write the files that are generated from manifests and types
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask render\n  cargo xtask render --check\n  cargo xtask render schema --print"
+)]
+pub struct RenderArgs {
+    /// What to write [default: all]
+    #[arg(value_enum)]
+    pub what: Vec<Rendered>,
+    /// Write nothing; exit code 3 with a diff if a file is not what it should be
+    #[arg(long)]
+    pub check: bool,
+    /// Write nothing; print to stdout
+    #[arg(long, conflicts_with = "check")]
+    pub print: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rendered {
+    /// config/stack.schema.json
+    Schema,
+    /// .env.example and .env.<stack>.example
+    EnvExample,
+}
+
+/// Print a script that completes `cargo xtask` in your shell, names of databases included
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  echo 'source <(cargo xtask completions bash)' >> ~/.bashrc\n  \
+    cargo xtask completions fish > ~/.config/fish/completions/cargo-xtask.fish")]
+pub struct CompletionsArgs {
+    #[arg(value_enum)]
+    pub shell: CompletionShell,
+    /// Words so far, given by the script itself
+    #[arg(last = true, hide = true)]
+    pub words: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CompletionShell {
+    Bash,
+    Zsh,
+    Fish,
+}

@@ -1,0 +1,106 @@
+//! `cargo xtask doctor`: looks for everything first, then tells it; `--fix` mends what is provably ours.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::cli::{DoctorArgs, Global};
+use crate::context::{Context, repository};
+use crate::doctor::{Finding, Level, machine, services};
+use crate::stack::fault::Faults;
+use crate::stack::resolve;
+use crate::ui::{self, Exit, paint, units};
+
+pub async fn run(global: &Global, args: &DoctorArgs) -> Result<Exit> {
+    let mut findings = machine::toolchain();
+    findings.extend(machine::engines());
+    match Context::new(global) {
+        Ok(cx) => findings.extend(look(&cx).await?),
+        // A wrong configuration is a finding among the others here.
+        Err(error) => findings.extend(configuration(global).ok_or(error)?),
+    }
+    findings.extend(services::forgotten());
+    findings.sort_by_key(|finding| finding.level);
+
+    let mut mended = Vec::new();
+    if args.fix {
+        let mut remaining = Vec::new();
+        for finding in findings {
+            match &finding.mend {
+                Some(mend) => mended.push(format!("{}: {}", finding.code, mend.carry_out().await?)),
+                None => remaining.push(finding),
+            }
+        }
+        findings = remaining;
+    }
+    let bad = findings.iter().filter(|finding| finding.level != Level::Info).count();
+    if args.json {
+        ui::json(&json!({ "findings": findings, "mended": mended }))?;
+    } else {
+        ui::data(&rendered(&findings, &mended, bad))?;
+    }
+    Ok(if bad == 0 { Exit::Done } else { Exit::Found })
+}
+
+async fn look(cx: &Context) -> Result<Vec<Finding>> {
+    let stack = &cx.stack;
+    let mut findings = machine::memory(stack);
+    findings.extend(machine::disk(&cx.repository.root)?);
+    findings.extend(machine::server_programs(&cx.repository, stack).await?);
+    findings.extend(services::passwords(stack));
+    let instance = match cx.instance() {
+        Ok(instance) => instance,
+        Err(error) => {
+            findings.push(Finding::new("instance-unreadable", Level::Error, format!("{error:#}")));
+            None
+        }
+    };
+    findings.extend(services::taken_ports(stack, instance.as_ref(), &cx.stack_option())?);
+    if let Some(instance) = &instance {
+        findings.extend(services::instance(stack, instance)?);
+    }
+    Ok(findings)
+}
+
+/// The faults of the configuration as findings; `None` if it is not the configuration that is wrong.
+fn configuration(global: &Global) -> Option<Vec<Finding>> {
+    let repository = repository(&std::env::current_dir().ok()?).ok()?;
+    let name = global.stack.clone().unwrap_or_else(|| repository.default_stack().to_owned());
+    let process =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let Faults(faults) = resolve::load(&repository, &name, &process.collect()).err()?;
+    let findings = faults.into_iter().map(|fault| {
+        let place = if fault.file == Path::new("") { String::new() } else { format!("{}: ", fault.place()) };
+        let text = format!("{place}{}: found {}, expected {}", fault.key, fault.found, fault.expected);
+        let finding = Finding::new("configuration", Level::Error, text);
+        match fault.fix {
+            Some(fix) => finding.fix(format!("write {fix}")),
+            None => finding,
+        }
+    });
+    Some(findings.collect())
+}
+
+fn rendered(findings: &[Finding], mended: &[String], bad: usize) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let level = match finding.level {
+            Level::Error => paint(ui::BAD, "error  "),
+            Level::Warning => paint(ui::WARNING, "warning"),
+            Level::Info => paint(ui::FAINT, "info   "),
+        };
+        text.push_str(&format!("  {level}  {}: {}\n", finding.code, finding.text));
+        if let Some(fix) = &finding.fix {
+            text.push_str(&format!("           {} {fix}\n", paint(ui::STRONG, "fix:")));
+        }
+    }
+    for done in mended {
+        text.push_str(&format!("  {}  {done}\n", paint(ui::GOOD, "mended ")));
+    }
+    let summary = match bad {
+        0 => "nothing is wrong".to_owned(),
+        _ => format!("{} to look at", units::plural(bad, "thing")),
+    };
+    format!("{text}\n{summary}\n")
+}

@@ -1,0 +1,194 @@
+//! `cargo xtask down`: stops everything and forgets the run state; data stay. With `--volumes` the data go too, after they
+//! were listed and somebody agreed, and they are put aside for `--undo`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::stop::stop_services;
+use crate::cli::DownArgs;
+use crate::context::Context;
+use crate::engine::native::observe::{self, Observed};
+use crate::engine::native::servers::{data_folder, socket_folder};
+use crate::engine::native::start::identity_file;
+use crate::engine::postgres::{self, Door};
+use crate::engine::redis;
+use crate::files;
+use crate::instance::{Instance, registry};
+use crate::ui::{self, Exit, Failure, table, units};
+
+/// Holds what the last `down --volumes` put aside.
+const ASIDE: &str = "removed";
+
+pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
+    if args.undo {
+        return undo(cx).await;
+    }
+    let lock = cx.lock().await?;
+    let Some(instance) = cx.instance()? else {
+        ui::tell(format!("{} is not running, and has no data", cx.stack.name));
+        return Ok(Exit::Done);
+    };
+    let names = observe::service_folders(&instance)?;
+    if args.dry_run {
+        for name in &names {
+            let running = matches!(observe::service(&instance, name)?, Observed::Running(_));
+            let data = if args.volumes { "remove its data" } else { "keep its data" };
+            ui::data(&format!("  {name}: {}{data}\n", if running { "stop, " } else { "" }))?;
+        }
+        return Ok(Exit::Done);
+    }
+    if args.volumes && !names.is_empty() {
+        agree(cx, args, &instance, &names).await?;
+    }
+    let stopped = stop_services(&instance, &names).await?;
+    files::remove_folder(&socket_folder(&instance))?;
+    registry::forget(&registry::folder_of(&instance))?;
+    let services = units::plural(stopped, "service");
+    if !args.volumes {
+        ui::tell(format!(
+            "{} is down: {services} stopped; data stay. Next: `cargo xtask up{}`",
+            cx.stack.name,
+            cx.stack_option()
+        ));
+        return Ok(Exit::Done);
+    }
+    if args.discard {
+        for name in &names {
+            files::remove_folder(&instance.service_folder(name))?;
+        }
+        files::remove_folder(&instance.data_folder().join(ASIDE))?;
+        if let Some(elsewhere) = &instance.identity.data_elsewhere {
+            files::remove_folder(elsewhere)?;
+        }
+        files::remove_if_present(&instance.folder.join("instance.json"))?;
+        ui::tell(format!("{} is down: {services} stopped, all data removed", cx.stack.name));
+    } else {
+        put_aside(&instance, &names)?;
+        ui::tell(format!(
+            "{} is down: {services} stopped, data removed\n`cargo xtask down --undo{option}` brings them back, until the next `down --volumes`; \
+            they are in {}",
+            cx.stack.name,
+            cx.relative(&instance.data_folder().join(ASIDE)).display(),
+            option = cx.stack_option(),
+        ));
+    }
+    drop(lock);
+    Ok(Exit::Done)
+}
+
+/// Lists what dies, and asks.
+async fn agree(cx: &Context, args: &DownArgs, instance: &Instance, names: &[String]) -> Result<()> {
+    let mut rows = Vec::new();
+    for name in names {
+        let size = units::megabytes(files::size_on_disk(&data_folder(instance, name)));
+        let content = match observe::service(instance, name)? {
+            Observed::Running(record) => match (&record.sockets, &record.login) {
+                (Some(folder), Some(login)) => {
+                    let door = Door::Socket { folder: folder.clone(), port: record.port };
+                    postgres::row_count(&door, login).await.map(|rows| format!("about {} rows", units::count(rows)))
+                }
+                _ if record.project.is_some() => None,
+                _ => redis::key_count(record.port).map(|keys| format!("{} keys", units::count(keys))),
+            },
+            _ => None,
+        };
+        rows.push(vec![name.clone(), content.unwrap_or_else(|| "–".into()), size]);
+    }
+    let engine = instance.identity.engine;
+    ui::tell(format!(
+        "This destroys the data of {} on the {engine} engine:\n\n{}",
+        cx.stack.name,
+        table::columns(rows, &[1, 2])
+    ));
+    let aside = instance.data_folder().join(ASIDE);
+    if aside.exists() {
+        ui::tell(format!(
+            "and what an earlier `down --volumes` put aside: {}\n",
+            units::megabytes(files::size_on_disk(&aside))
+        ));
+    }
+    ui::tell(match args.discard {
+        true => "They are gone for good (`--discard`).",
+        false => "They are put aside: `cargo xtask down --undo` brings them back.",
+    });
+    if args.yes {
+        return Ok(());
+    }
+    if !ui::can_ask() {
+        bail!(
+            Failure::new(Exit::Refused, "nobody is there to ask, nothing was done")
+                .hint(format!("`cargo xtask down --volumes --yes{}`", cx.stack_option()))
+        );
+    }
+    let name = cx.stack.name.clone();
+    let answer = tokio::task::spawn_blocking(move || ui::ask(&format!("Type {name} to go on: "))).await??;
+    if answer != cx.stack.name {
+        bail!(Failure::new(Exit::Refused, "not agreed, nothing was done"));
+    }
+    Ok(())
+}
+
+/// Renames the service folders out of the way. Repeating it after an interruption finishes it: the folder that collects
+/// them is complete once `removed.partial` has become `removed`.
+fn put_aside(instance: &Instance, names: &[String]) -> Result<()> {
+    let aside = instance.data_folder().join(ASIDE);
+    let partial = instance.data_folder().join(format!("{ASIDE}.partial"));
+    files::create_folder(&partial)?;
+    for name in names {
+        let target = partial.join(name);
+        files::remove_folder(&target)?;
+        move_folder(&instance.service_folder(name), &target)?;
+    }
+    files::remove_folder(&aside)?;
+    move_folder(&partial, &aside)
+}
+
+async fn undo(cx: &Context) -> Result<Exit> {
+    let _lock = cx.lock().await?;
+    let Some(instance) = cx.instance()? else {
+        bail!(Failure::new(Exit::Failed, format!("{} has nothing to bring back", cx.stack.name)));
+    };
+    let mut asides: Vec<PathBuf> = Vec::new();
+    for name in [ASIDE.to_owned(), format!("{ASIDE}.partial")] {
+        asides.push(instance.data_folder().join(name));
+    }
+    let mut found = Vec::new();
+    for aside in &asides {
+        for entry in std::fs::read_dir(aside).into_iter().flatten().flatten() {
+            found.push((entry.path(), entry.file_name().to_string_lossy().into_owned()));
+        }
+    }
+    if found.is_empty() {
+        bail!(Failure::new(Exit::Failed, format!("{} has nothing to bring back", cx.stack.name)));
+    }
+    let in_the_way: Vec<&str> = found
+        .iter()
+        .filter(|(_, name)| identity_file(&instance, name).exists())
+        .map(|(_, name)| name.as_str())
+        .collect();
+    if !in_the_way.is_empty() {
+        bail!(
+            Failure::new(Exit::Refused, format!("there are new data of {}", in_the_way.join(", ")))
+                .body(format!("  those put aside stay in {}", cx.relative(&asides[0]).display()))
+                .hint("stop the stack and exchange the folders by hand if the old data are wanted")
+        );
+    }
+    for (path, name) in &found {
+        files::remove_folder(&instance.service_folder(name))?;
+        move_folder(path, &instance.service_folder(name))?;
+    }
+    for aside in &asides {
+        files::remove_folder(aside)?;
+    }
+    ui::tell(format!(
+        "{} brought back. Next: `cargo xtask up{}`",
+        units::plural(found.len(), "service"),
+        cx.stack_option()
+    ));
+    Ok(Exit::Done)
+}
+
+fn move_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).with_context(|| format!("cannot move `{}` to `{}`", from.display(), to.display()))
+}

@@ -1,0 +1,75 @@
+//! `cargo xtask psql`: psql with the database's address and login in its environment. Where there is no psql, one
+//! statement (`-c`) still works.
+
+use anyhow::{Result, bail};
+
+use super::env::{self, live};
+use crate::cli::PsqlArgs;
+use crate::context::{Context, unknown};
+use crate::engine::native::observe::Observed;
+use crate::engine::native::{observe, programs};
+use crate::engine::postgres::{self, Door};
+use crate::stack::Service;
+use crate::tools;
+use crate::ui::{self, Exit, Failure, table, units};
+
+pub async fn run(cx: &Context, args: &PsqlArgs) -> Result<Exit> {
+    let Some((service, postgres)) =
+        cx.stack.databases().find(|(service, _)| [&service.short_name, &service.name].contains(&&args.database))
+    else {
+        let known: Vec<&str> = cx.stack.databases().map(|(service, _)| service.short_name.as_str()).collect();
+        bail!(unknown("database", &args.database, known));
+    };
+    let live = live(cx, service)?;
+    if !live.running {
+        bail!(Failure::new(Exit::Failed, format!("`{}` is not running", service.short_name)).hint(format!(
+            "`cargo xtask up {}{}`",
+            service.short_name,
+            cx.stack_option()
+        )));
+    }
+    if let Some(psql) = find_psql(cx, service, postgres.major).await? {
+        let mut command = tools::program(psql);
+        command.args(&args.arguments).envs(env::variables(cx, Some(&service.short_name))?);
+        return Err(tools::become_program(command));
+    }
+    let (Some(login), Some(sql)) = (live.login, statement(&args.arguments)) else {
+        bail!(
+            Failure::new(Exit::Failed, "there is no `psql` on this machine")
+                .body("  without it, only one statement works: `cargo xtask psql learning -c 'SELECT 1'`")
+                .hint("`nix develop`, or install PostgreSQL's client programs")
+        );
+    };
+    let door = Door::Tcp { port: live.port, password: login.password };
+    let rows = postgres::query(&door, &login.user, &login.database, &sql).await?;
+    let count = rows.len().saturating_sub(1);
+    ui::data(&format!("{}({})\n", table::columns(rows, &[]), units::plural(count, "row")))?;
+    Ok(Exit::Done)
+}
+
+/// On `PATH`, beside the running server, else from wherever the server would come.
+async fn find_psql(cx: &Context, service: &Service, major: u32) -> Result<Option<std::path::PathBuf>> {
+    if let Some(psql) =
+        tools::on_path("psql").into_iter().find(|psql| programs::version_of(psql, "(PostgreSQL)").is_some())
+    {
+        return Ok(Some(psql));
+    }
+    let Some(instance) = cx.instance()? else { return Ok(None) };
+    if let Observed::Running(record) = observe::service(&instance, &service.short_name)? {
+        let beside = record.program.with_file_name("psql");
+        if beside.is_file() {
+            return Ok(Some(beside));
+        }
+    }
+    let found = programs::find_postgres(major, None, &cx.toolbox()?).await?;
+    Ok(found.ok().map(|found| found.bin.join("psql")).filter(|psql| psql.is_file()))
+}
+
+/// The statement of `-c SQL`, `-cSQL` or `--command=SQL`, if that is all there is.
+fn statement(arguments: &[String]) -> Option<String> {
+    match arguments {
+        [flag, sql] if flag == "-c" || flag == "--command" => Some(sql.clone()),
+        [one] => one.strip_prefix("--command=").or_else(|| one.strip_prefix("-c")).map(str::to_owned),
+        _ => None,
+    }
+}

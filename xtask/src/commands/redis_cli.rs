@@ -1,0 +1,71 @@
+//! `cargo xtask redis-cli`: redis-cli with the instance's address. Where there is none, one command still works.
+
+use anyhow::{Result, bail};
+use redis::Value;
+
+use super::env::live;
+use crate::cli::RedisCliArgs;
+use crate::context::Context;
+use crate::engine::redis as client;
+use crate::stack::Kind;
+use crate::tools;
+use crate::ui::{self, Exit, Failure};
+
+pub fn run(cx: &Context, args: &RedisCliArgs) -> Result<Exit> {
+    let Some(service) = cx.stack.find(|kind| matches!(kind, Kind::Redis(_))) else {
+        bail!(Failure::new(Exit::Usage, format!("{} has no Redis", cx.stack.name)));
+    };
+    let live = live(cx, service)?;
+    if !live.running {
+        bail!(
+            Failure::new(Exit::Failed, "`redis` is not running")
+                .hint(format!("`cargo xtask up redis{}`", cx.stack_option()))
+        );
+    }
+    if let Some(program) = tools::on_path("redis-cli").into_iter().next() {
+        let mut command = tools::program(program);
+        command.args(["-h", "127.0.0.1", "-p", &live.port.to_string()]).args(&args.arguments);
+        return Err(tools::become_program(command));
+    }
+    let is_command = args.arguments.first().is_some_and(|first| !first.starts_with('-'));
+    if !is_command {
+        bail!(
+            Failure::new(Exit::Failed, "there is no `redis-cli` on this machine")
+                .body("  without it, one command works: `cargo xtask redis-cli GET greeting`")
+                .hint("`nix develop`, or install Redis' tools")
+        );
+    }
+    let reply = client::command(live.port, &args.arguments)?;
+    ui::data(&format!("{}\n", rendered(&reply, 0)))?;
+    Ok(Exit::Done)
+}
+
+/// A reply as redis-cli shows it on a terminal.
+fn rendered(value: &Value, depth: usize) -> String {
+    match value {
+        Value::Nil => "(nil)".into(),
+        Value::Int(number) => format!("(integer) {number}"),
+        Value::Okay => "OK".into(),
+        Value::SimpleString(text) => text.clone(),
+        Value::BulkString(bytes) => match depth {
+            0 => String::from_utf8_lossy(bytes).into_owned(),
+            _ => format!("{:?}", String::from_utf8_lossy(bytes)),
+        },
+        Value::Array(values) if values.is_empty() => "(empty array)".into(),
+        Value::Array(values) | Value::Set(values) => {
+            let lines = values.iter().enumerate().map(|(index, value)| {
+                let margin = if index == 0 { String::new() } else { "   ".repeat(depth) };
+                format!("{margin}{}) {}", index + 1, rendered(value, depth + 1))
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        }
+        Value::Map(pairs) => {
+            let lines =
+                pairs.iter().map(|(key, value)| format!("{} => {}", rendered(key, 1), rendered(value, depth + 1)));
+            lines.collect::<Vec<_>>().join("\n")
+        }
+        Value::Double(number) => format!("(double) {number}"),
+        Value::Boolean(truth) => format!("({truth})"),
+        other => format!("{other:?}"),
+    }
+}

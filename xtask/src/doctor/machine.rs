@@ -1,0 +1,123 @@
+//! The machine: toolchain, engines, memory, disk, and the programs that servers need.
+
+use std::path::Path;
+
+use anyhow::Result;
+use xshell::cmd;
+
+use super::{Finding, Level};
+use crate::engine::native::programs;
+use crate::instance::server_user;
+use crate::stack::{Repository, Service, Stack};
+use crate::toolbox::Toolbox;
+use crate::tools;
+use crate::ui::units;
+
+/// Less free space than this is worth a word, in bytes.
+const LITTLE_SPACE: u64 = 2_000_000_000;
+
+pub fn toolchain() -> Vec<Finding> {
+    let shell = if std::env::var_os("IN_NIX_SHELL").is_some() { "inside a Nix shell" } else { "outside a Nix shell" };
+    let version = |program: &str| {
+        let shell = tools::shell_in(Path::new("/")).ok()?;
+        let text = tools::read(cmd!(shell, "{program} --version"), None).ok()?;
+        Some(text.lines().next()?.to_owned())
+    };
+    let cargo = version("cargo").unwrap_or_else(|| "no cargo on PATH".into());
+    vec![Finding::new("toolchain", Level::Info, format!("{cargo}, {shell}"))]
+}
+
+pub fn engines() -> Vec<Finding> {
+    let docker = match tools::on_path("docker").first() {
+        None => "no `docker` on PATH".to_owned(),
+        Some(_) => match tools::shell_in(Path::new("/")).and_then(|shell| {
+            let format = "{{.Server.Version}}";
+            tools::read(cmd!(shell, "docker version --format {format}"), None)
+        }) {
+            Ok(version) => format!("Docker's engine {} answers, and is not used yet", version.trim()),
+            Err(_) => "`docker` is there, and no engine answers".to_owned(),
+        },
+    };
+    vec![Finding::new("engines", Level::Info, format!("native; {docker}"))]
+}
+
+/// Total memory against what the stack is comfortable with.
+pub fn memory(stack: &Stack) -> Vec<Finding> {
+    let Some(bytes) = total_memory() else {
+        return vec![Finding::new("memory-unknown", Level::Info, "the machine does not say how much memory it has")];
+    };
+    let recommended = u64::from(stack.recommended_memory_gib) << 30;
+    let text = format!(
+        "{:.1} GiB of memory, {} GiB recommended for {}",
+        bytes as f64 / f64::from(1 << 30),
+        stack.recommended_memory_gib,
+        stack.name
+    );
+    // A machine sold as 8 GB shows a little less.
+    match bytes < recommended / 10 * 9 {
+        true => vec![
+            Finding::new("memory-low", Level::Warning, text)
+                .fix("start fewer services: `cargo xtask up learning redis`"),
+        ],
+        false => vec![Finding::new("memory", Level::Info, text)],
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn total_memory() -> Option<u64> {
+    let text = crate::files::read_text(Path::new("/proc/meminfo")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn total_memory() -> Option<u64> {
+    let shell = tools::shell_in(Path::new("/")).ok()?;
+    tools::read(cmd!(shell, "sysctl -n hw.memsize"), None).ok()?.trim().parse().ok()
+}
+
+pub fn disk(folder: &Path) -> Result<Vec<Finding>> {
+    let space = rustix::fs::statvfs(folder)?;
+    let free = space.f_bavail * space.f_frsize;
+    let text = format!("{} free on the disk of {}", units::megabytes(free), folder.display());
+    Ok(vec![match free < LITTLE_SPACE {
+        true => Finding::new("disk-low", Level::Warning, text).fix("free some space"),
+        false => Finding::new("disk", Level::Info, text),
+    }])
+}
+
+/// What servers need and this machine lacks. Nothing is fetched for it.
+pub async fn server_programs(repository: &Repository, stack: &Stack) -> Result<Vec<Finding>> {
+    let user = server_user::choose(&repository.root)?;
+    let Ok(toolbox) = Toolbox::open(&repository.root, true) else { return Ok(Vec::new()) };
+    let services: Vec<&Service> = stack.core().collect();
+    let (found, missing) = programs::find(&services, user.as_ref(), &toolbox).await?;
+    let mut findings = vec![];
+    if !found.describe().is_empty() {
+        findings.push(Finding::new("programs", Level::Info, found.describe()));
+    }
+    for one in missing {
+        let services = one.services.join(", ");
+        let fetchable = one.looked.iter().find_map(|looked| looked.strip_prefix("offline: the toolbox would have "));
+        findings.push(match fetchable {
+            Some(fetched) => Finding::new(
+                "programs-unfetched",
+                Level::Info,
+                format!("{} for {services} will be {fetched}", one.what),
+            )
+            .fix("`cargo xtask toolbox fetch`, or just `cargo xtask up`"),
+            None => Finding::new(
+                "programs-missing",
+                Level::Warning,
+                format!("no {}, which {services} needs: {}", one.what, one.looked.join("; ")),
+            )
+            .fix(one.ways.join("; ")),
+        });
+    }
+    if let Some(user) = user {
+        let text = format!("you are root: servers run as `{}`", user.name);
+        findings.push(Finding::new("server-user", Level::Info, text));
+    }
+    Ok(findings)
+}

@@ -1,0 +1,55 @@
+//! What `doctor --fix` may do: only to what is provably ours.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use rustix::process::Signal;
+
+use crate::engine::native::observe::{self, Observed};
+use crate::engine::native::record::Record;
+use crate::engine::native::{process, stop};
+use crate::instance::{Instance, registry};
+
+const CAP: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone)]
+pub enum Mend {
+    /// A record whose process is gone.
+    ForgetRecord { instance: Instance, service: String },
+    /// Servers whose checkout is gone.
+    ForgetInstance { folder: PathBuf, records: Vec<Record> },
+}
+
+impl Mend {
+    /// Does it; tells what was done.
+    pub async fn carry_out(&self) -> Result<String> {
+        match self {
+            Mend::ForgetRecord { instance, service } => {
+                // Looked at again: it may have been started since.
+                if !matches!(observe::service(instance, service)?, Observed::Died(_)) {
+                    return Ok(format!("`{service}` needs nothing any more"));
+                }
+                stop::forget(instance, service)?;
+                Ok(format!("cleared the record of `{service}`"))
+            }
+            Mend::ForgetInstance { folder, records } => {
+                let mut stopped = 0;
+                for record in records {
+                    // Fast shutdown for PostgreSQL; the others take either signal.
+                    let signal = if record.login.is_some() { Signal::INT } else { Signal::TERM };
+                    if process::signal(record.pid, &record.birth, signal)? {
+                        stopped += 1;
+                    }
+                }
+                for record in records {
+                    if !process::gone(record.pid, &record.birth, CAP).await {
+                        bail!("`{}` (pid {}) does not end", record.service, record.pid);
+                    }
+                }
+                registry::forget(folder)?;
+                Ok(format!("stopped {stopped} servers, forgot the instance"))
+            }
+        }
+    }
+}

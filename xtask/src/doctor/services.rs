@@ -1,0 +1,134 @@
+//! The stack's services: ports, data, records, passwords, and servers whose checkout is gone.
+
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::Result;
+
+use super::mend::Mend;
+use super::{Finding, Level};
+use crate::engine::native::observe::{self, Observed};
+use crate::engine::native::servers::data_folder;
+use crate::engine::native::start::data_major;
+use crate::instance::{Instance, registry};
+use crate::ports;
+use crate::stack::model::SettingGroup;
+use crate::stack::{Kind, Service, Stack};
+
+pub fn taken_ports(stack: &Stack, instance: Option<&Instance>, option: &str) -> Result<Vec<Finding>> {
+    let mut ours = Vec::new();
+    if let Some(instance) = instance {
+        for service in stack.core() {
+            if let Observed::Running(record) = observe::service(instance, &service.short_name)? {
+                ours.push(record.port);
+            }
+        }
+    }
+    let taken = ports::conflicts(stack.core(), &ours);
+    let findings = taken.iter().map(|conflict| {
+        let text =
+            format!("port {} of `{}` is held by {}", conflict.port, conflict.service, conflict.holder.describe());
+        Finding::new("port-taken", Level::Error, text).fix(format!("`cargo xtask ports --fix{option}`"))
+    });
+    Ok(findings.collect())
+}
+
+/// Default passwords where they must not be.
+pub fn passwords(stack: &Stack) -> Vec<Finding> {
+    if stack.environment != "production" {
+        return Vec::new();
+    }
+    let is_secret = |name: &str| name.contains("PASSWORD") || name.contains("SECRET");
+    let defaults = stack.settings.iter().filter(|setting| {
+        setting.group != SettingGroup::Image && is_secret(&setting.name) && setting.value == setting.default
+    });
+    let findings = defaults.map(|setting| {
+        let text = format!(
+            "{}=production, and `{}` is the default that everybody knows",
+            stack.environment_variable, setting.name
+        );
+        Finding::new("default-password", Level::Error, text).fix(format!(
+            "set `{}` in {}",
+            setting.name,
+            stack.env_file.display()
+        ))
+    });
+    findings.collect()
+}
+
+/// Data and records of this instance.
+pub fn instance(stack: &Stack, instance: &Instance) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for service in stack.core() {
+        findings.extend(data(stack, instance, service)?);
+    }
+    for name in observe::service_folders(instance)? {
+        match observe::service(instance, &name)? {
+            Observed::Died(record) => findings.push(
+                Finding::new("record-stale", Level::Warning, format!("`{name}` (pid {}) is gone, though nobody stopped it", record.pid))
+                    .fix(format!("`cargo xtask up` starts it again, `cargo xtask logs {name}` may say why; `doctor --fix` clears the record"))
+                    .mend(Mend::ForgetRecord { instance: instance.clone(), service: name.clone() }),
+            ),
+            Observed::Running(record) => {
+                if stack.service(&name).is_none() {
+                    let text = format!("`{name}` (pid {}) runs, and the manifest no longer has it", record.pid);
+                    let fix = Finding::new("service-unknown", Level::Warning, text).fix("`cargo xtask down`");
+                    findings.push(fix);
+                }
+                if let Some(sockets) = record.sockets.as_ref().filter(|sockets| !sockets.is_dir()) {
+                    let text = format!("the socket folder `{}` of `{name}` is gone", sockets.display());
+                    findings.push(Finding::new("sockets-gone", Level::Error, text).fix(format!("`cargo xtask restart {name}`")));
+                }
+            }
+            Observed::Absent | Observed::Stopped => {}
+        }
+    }
+    Ok(findings)
+}
+
+fn data(stack: &Stack, instance: &Instance, service: &Service) -> Result<Vec<Finding>> {
+    let data = data_folder(instance, &service.short_name);
+    let Ok(metadata) = data.metadata() else { return Ok(Vec::new()) };
+    let mut findings = Vec::new();
+    let user = instance.identity.server_user.as_ref();
+    let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
+    if metadata.uid() != uid {
+        let name = user.map_or_else(|| uid.to_string(), |user| user.name.clone());
+        let text = format!("the data of `{}` belong to user {}, not to {name}", service.short_name, metadata.uid());
+        let fix = format!("`sudo chown -R {name} '{}'`", data.display());
+        findings.push(Finding::new("data-owner", Level::Error, text).fix(fix));
+    }
+    if let Kind::Postgres(postgres) = &service.kind
+        && let Some(found) = data_major(&data)
+        && found != postgres.major
+    {
+        let text = format!(
+            "the data of `{}` are PostgreSQL {found}'s, and {} asks for {}",
+            service.short_name,
+            stack.manifest_file.display(),
+            postgres.major
+        );
+        let fix = format!(
+            "set `postgres.major = {found}` again, or dump with the old server and `cargo xtask down --volumes`"
+        );
+        findings.push(Finding::new("data-major", Level::Error, text).fix(fix));
+    }
+    Ok(findings)
+}
+
+/// Instances of this user whose checkout was removed.
+pub fn forgotten() -> Vec<Finding> {
+    let gone = registry::entries().into_iter().filter(registry::Entry::checkout_is_gone);
+    let findings = gone.map(|entry| {
+        let running = entry.records.iter().filter(|record| record.is_alive()).count();
+        let checkout = entry.identity.checkout.display().to_string();
+        let text = match running {
+            0 => format!("an instance of {} in {checkout}, which is gone, is still noted", entry.identity.stack),
+            _ => format!("{running} servers of {} still run for {checkout}, which is gone", entry.identity.stack),
+        };
+        let level = if running == 0 { Level::Info } else { Level::Warning };
+        Finding::new("checkout-gone", level, text)
+            .fix("`cargo xtask doctor --fix` stops them and forgets it")
+            .mend(Mend::ForgetInstance { folder: entry.folder, records: entry.records })
+    });
+    findings.collect()
+}

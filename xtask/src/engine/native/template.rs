@@ -1,0 +1,154 @@
+//! One initdb for each build of PostgreSQL and its settings, kept in the machine user's cache and copied for every
+//! database. An initdb takes half a second of one core, a copy a few hundredths.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+use xshell::cmd;
+
+use super::programs::PostgresPrograms;
+use crate::files;
+use crate::instance::server_user::ServerUser;
+use crate::toolbox::{cache_folder, lock_beside};
+use crate::tools;
+
+/// Copied in pieces of this size; a piece of zeros becomes a hole.
+const PIECE: usize = 64 << 10;
+
+/// Who may log in and how: the owner's socket freely (its folder lets nobody else in), loopback with the password.
+const HBA: &str = "# Written by cargo xtask.
+local  all          all                 trust
+local  replication  all                 trust
+host   all          all  127.0.0.1/32   scram-sha-256
+host   all          all  ::1/128        scram-sha-256
+";
+
+/// The initialised cluster to copy, made if it is not there yet.
+pub async fn provide(programs: &PostgresPrograms, superuser: &str, user: Option<&ServerUser>) -> Result<PathBuf> {
+    let major: u32 = programs.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    // The built-in provider sorts the same everywhere; older servers have only the C library's.
+    let locale = match major {
+        17.. => vec!["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"],
+        _ => vec!["--locale=C.UTF-8"],
+    };
+    let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
+    let mut hash = Sha256::new();
+    let bin = programs.bin.display().to_string();
+    for part in [HBA, &bin, superuser, &locale.join(" "), &uid.to_string()] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let key: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let parent = cache_folder().join("templates");
+    let folder = parent.join(format!("postgresql-{}-{key}", programs.version));
+    if is_whole(&folder) {
+        return Ok(folder);
+    }
+    files::create_folder(&parent)?;
+    let _lock = lock_beside(&folder).await?;
+    if !is_whole(&folder) {
+        let (bin, superuser, user, target) =
+            (programs.bin.clone(), superuser.to_owned(), user.cloned(), folder.clone());
+        tokio::task::spawn_blocking(move || initialise(&bin, &superuser, &locale, user.as_ref(), &target)).await??;
+    }
+    Ok(folder)
+}
+
+/// The last file that initdb writes, and the first that a broken copy lacks.
+fn is_whole(folder: &Path) -> bool {
+    ["PG_VERSION", "pg_hba.conf", "global/pg_control"].iter().all(|file| folder.join(file).is_file())
+}
+
+fn initialise(bin: &Path, superuser: &str, locale: &[&str], user: Option<&ServerUser>, target: &Path) -> Result<()> {
+    let (parent, name) = (target.parent().unwrap_or(Path::new("/")), target.file_name().unwrap_or_default());
+    let prefix = format!("{}.making-", name.to_string_lossy());
+    // The lock is held: what has such a name was left by a killed run. A new name each time, since an initdb that
+    // outlived its helper may still be writing to the old one.
+    for leftover in std::fs::read_dir(parent)?.flatten() {
+        if leftover.file_name().to_string_lossy().starts_with(&prefix) {
+            files::remove_folder(&leftover.path())?;
+        }
+    }
+    let making = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
+    let making = making.path();
+    if let Some(user) = user {
+        std::os::unix::fs::chown(making, Some(user.uid), Some(user.gid))?;
+    }
+    let shell = tools::shell_in(Path::new("/"))?;
+    shell.set_var("LC_ALL", "C");
+    shell.set_var("TZ", "UTC");
+    let initdb = bin.join("initdb");
+    let command = cmd!(
+        shell,
+        "{initdb} --no-sync --no-instructions --auth=trust --encoding=UTF8 {locale...} --username={superuser} --pgdata={making}"
+    );
+    tools::read(command, user.map(|user| (user.uid, user.gid))).context("cannot initialise a PostgreSQL cluster")?;
+    files::write_atomically(&making.join("pg_hba.conf"), HBA.as_bytes(), 0o644)?;
+    files::remove_folder(target)?;
+    std::fs::rename(making, target).with_context(|| format!("cannot rename to `{}`", target.display()))
+}
+
+/// Copies an initialised cluster to `target`, which appears whole or not at all.
+pub fn copy(template: &Path, target: &Path, user: Option<&ServerUser>) -> Result<()> {
+    let copying = target.with_added_extension("copying");
+    files::remove_folder(&copying)?;
+    let copied = copy_folder(template, &copying, user).and_then(|()| Ok(std::fs::rename(&copying, target)?));
+    if let Err(error) = copied {
+        files::remove_folder(&copying)?;
+        return Err(error.context(format!("cannot make the data directory `{}`", target.display())));
+    }
+    Ok(())
+}
+
+fn copy_folder(from: &Path, to: &Path, user: Option<&ServerUser>) -> Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type()? {
+            kind if kind.is_dir() => copy_folder(&source, &target, user)?,
+            _ => {
+                copy_file(&source, &target)?;
+                give(&target, user)?;
+            }
+        }
+    }
+    files::set_mode(to, 0o700)?;
+    give(to, user)
+}
+
+fn give(path: &Path, user: Option<&ServerUser>) -> Result<()> {
+    match user {
+        Some(user) => Ok(std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))?),
+        None => Ok(()),
+    }
+}
+
+/// Small files by the system's own copy, which shares blocks where the file system can. The write-ahead log, most of it
+/// zeros, with holes.
+fn copy_file(source: &Path, target: &Path) -> Result<()> {
+    let metadata = source.metadata()?;
+    if metadata.size() < 4 << 20 {
+        std::fs::copy(source, target)?;
+        return Ok(());
+    }
+    let (mut from, mut to) = (File::open(source)?, File::create(target)?);
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = from.read(&mut piece)?;
+        match &piece[..read] {
+            [] => break,
+            zeros if zeros.iter().all(|byte| *byte == 0) => {
+                to.seek(SeekFrom::Current(i64::try_from(read)?))?;
+            }
+            content => to.write_all(content)?,
+        }
+    }
+    to.set_len(metadata.size())?;
+    to.set_permissions(std::fs::Permissions::from_mode(metadata.mode() & 0o777))?;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Talking to PostgreSQL: who is it, is it ready, and the little that `up` sets.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+
+use super::readiness::Probe;
+
+/// What a client needs besides the address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+    pub database: String,
+}
+
+/// The way in.
+#[derive(Debug, Clone)]
+pub enum Door {
+    /// As every client: by TCP on loopback, with the password.
+    Tcp { port: u16, password: String },
+    /// As the owner: by the Unix socket in a folder that only the owner may enter.
+    Socket { folder: PathBuf, port: u16 },
+}
+
+/// What a server says of itself.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub cluster_name: String,
+    pub version: String,
+    pub connections: u64,
+    pub max_connections: u64,
+    /// Of the database that was asked, in bytes.
+    pub size: u64,
+}
+
+/// Why a login was not accepted, where that can be mended by the owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    Login,
+    Database,
+}
+
+/// The database that every server has, for what concerns the server.
+pub const MAINTENANCE_DATABASE: &str = "postgres";
+
+const NAME: &str = "cargo xtask";
+/// Statements of ours stay out of the server's log: one of them holds a password.
+const UNLOGGED: [(&str, &str); 3] =
+    [("log_statement", "none"), ("log_min_duration_statement", "-1"), ("log_min_error_statement", "panic")];
+
+const FACTS: &str = "SELECT current_setting('cluster_name'), current_setting('server_version'), \
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())::text, \
+    current_setting('max_connections'), pg_database_size(current_database())::text";
+
+async fn connect(door: &Door, user: &str, database: &str) -> Result<PgConnection, sqlx::Error> {
+    let options = PgConnectOptions::new_without_pgpass()
+        .username(user)
+        .database(database)
+        .application_name(NAME)
+        .ssl_mode(PgSslMode::Disable)
+        .statement_cache_capacity(0)
+        .disable_statement_logging();
+    let options = match door {
+        Door::Tcp { port, password } => options.host("127.0.0.1").port(*port).password(password),
+        Door::Socket { folder, port } => options.socket(folder).port(*port).options(UNLOGGED),
+    };
+    options.connect().await
+}
+
+/// Asks the server who it is. A refusal that the owner can mend comes as `Err(Denied)` inside `Ready`.
+pub async fn probe(door: &Door, user: &str, database: &str) -> Result<Probe<Result<Facts, Denied>>> {
+    let asked = async {
+        let mut connection = connect(door, user, database).await?;
+        let row = sqlx::raw_sql(FACTS).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        facts(&row)
+    };
+    match asked.await {
+        Ok(facts) => Ok(Probe::Ready(Ok(facts))),
+        Err(error) => judge(error),
+    }
+}
+
+fn facts(row: &PgRow) -> Result<Facts, sqlx::Error> {
+    let number = |index: usize| row.try_get::<&str, _>(index).map(|text| text.parse().unwrap_or(0));
+    let version: &str = row.try_get(1)?;
+    Ok(Facts {
+        cluster_name: row.try_get(0)?,
+        version: version.split_whitespace().next().unwrap_or(version).to_owned(),
+        connections: number(2)?,
+        max_connections: number(3)?,
+        size: number(4)?,
+    })
+}
+
+/// Codes: PostgreSQL's documentation, appendix A.
+fn judge<T>(error: sqlx::Error) -> Result<Probe<Result<T, Denied>>> {
+    let code = match &error {
+        sqlx::Error::Database(database) => database.code().map(|code| code.into_owned()),
+        sqlx::Error::Io(_) => return Ok(Probe::NotYet(error.to_string())),
+        _ => None,
+    };
+    match code.as_deref() {
+        Some("57P03" | "53300" | "57P01" | "57P02") => Ok(Probe::NotYet(error.to_string())),
+        Some("28P01" | "28000") => Ok(Probe::Ready(Err(Denied::Login))),
+        Some("3D000") => Ok(Probe::Ready(Err(Denied::Database))),
+        _ => bail!(error),
+    }
+}
+
+/// Makes role and database be there and the password be the one asked for; tells what was changed.
+/// `superuser` is the role that initdb made.
+pub async fn mend(sockets: &Path, port: u16, superuser: &str, wanted: &Login) -> Result<Vec<&'static str>> {
+    let door = Door::Socket { folder: sockets.to_owned(), port };
+    let mut connection = connect(&door, superuser, MAINTENANCE_DATABASE).await?;
+    let mut changed = vec!["password"];
+    let look = format!(
+        "SELECT (SELECT count(*) FROM pg_roles WHERE rolname = {role})::text, \
+                (SELECT count(*) FROM pg_database WHERE datname = {database})::text",
+        role = literal(&wanted.user),
+        database = literal(&wanted.database),
+    );
+    let row = sqlx::raw_sql(AssertSqlSafe(look)).fetch_one(&mut connection).await?;
+    let (role_exists, database_exists) = (row.try_get::<&str, _>(0)? == "1", row.try_get::<&str, _>(1)? == "1");
+    let verb = if role_exists { "ALTER" } else { "CREATE" };
+    if !role_exists {
+        changed.push("user");
+    }
+    let (user, password) = (identifier(&wanted.user), literal(&wanted.password));
+    let role = format!("{verb} ROLE {user} SUPERUSER LOGIN PASSWORD {password}");
+    sqlx::raw_sql(AssertSqlSafe(role)).execute(&mut connection).await?;
+    if !database_exists {
+        changed.push("database");
+        let create = format!("CREATE DATABASE {} OWNER {user}", identifier(&wanted.database));
+        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut connection).await?;
+    }
+    connection.close().await?;
+    Ok(changed)
+}
+
+/// Rows as text, for one-shot statements where no `psql` is at hand.
+pub async fn query(door: &Door, user: &str, database: &str, sql: &str) -> Result<Vec<Vec<String>>> {
+    use sqlx::{Column, ValueRef};
+    let mut connection = connect(door, user, database).await?;
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await?;
+    connection.close().await?;
+    let mut table: Vec<Vec<String>> = Vec::new();
+    if let Some(first) = rows.first() {
+        table.push(first.columns().iter().map(|column| column.name().to_owned()).collect());
+    }
+    for row in &rows {
+        let cells = (0..row.len()).map(|index| {
+            let value = row.try_get_raw(index)?;
+            Ok(if value.is_null() { String::new() } else { value.as_str().map_err(sqlx::Error::Decode)?.to_owned() })
+        });
+        table.push(cells.collect::<Result<_, sqlx::Error>>()?);
+    }
+    Ok(table)
+}
+
+/// The rows that a database's statistics count, roughly; `None` if it does not say.
+pub async fn row_count(door: &Door, login: &Login) -> Option<u64> {
+    let sql = "SELECT coalesce(sum(n_live_tup), 0)::bigint::text FROM pg_stat_user_tables";
+    query(door, &login.user, &login.database, sql).await.ok()?.last()?.first()?.parse().ok()
+}
+
+fn literal(text: &str) -> String {
+    // As libpq's PQescapeLiteral: a backslash makes it an escape string, whatever standard_conforming_strings says.
+    let escaped = text.replace('\\', "\\\\").replace('\'', "''");
+    if text.contains('\\') { format!(" E'{escaped}'") } else { format!("'{escaped}'") }
+}
+
+fn identifier(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}

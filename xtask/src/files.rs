@@ -1,0 +1,155 @@
+//! The one door to files that people or other runs of the helper read: reading names the path, writing is atomic.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why a text file could not be read, in words for a person.
+#[derive(Debug)]
+pub struct Unreadable {
+    pub found: String,
+    /// 1-based line of the first byte that is not UTF-8.
+    pub line: Option<usize>,
+}
+
+/// Reads a whole file that must be UTF-8. A byte order mark is dropped.
+pub fn read_text(path: &Path) -> Result<String, Unreadable> {
+    let bytes = std::fs::read(path).map_err(|error| Unreadable { found: read_error(&error), line: None })?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            let bytes = error.as_bytes();
+            Err(Unreadable {
+                found: format!("the byte 0x{:02x}, which is not UTF-8", bytes[valid]),
+                line: Some(bytes[..valid].iter().filter(|byte| **byte == b'\n').count() + 1),
+            })
+        }
+    }
+}
+
+fn read_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file".into(),
+        std::io::ErrorKind::PermissionDenied => "a file that you may not read".into(),
+        std::io::ErrorKind::IsADirectory => "a folder".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Writes a file whole or not at all: beside it, to the disk, then renamed. `mode` is the permission bits.
+pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let attempt = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+        file.write_all(content)?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    attempt().with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// Owner-only JSON, whole or not at all.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    write_atomically(path, &text, 0o600)
+}
+
+/// A JSON file of ours; `None` if there is none.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .with_context(|| format!("`{}` is not what this helper writes", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+    }
+}
+
+/// Removes a file; one that is not there is as good.
+pub fn remove_if_present(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a folder and its parents.
+pub fn create_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make the folder `{}`", path.display()))
+}
+
+/// Sets permission bits.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the permissions of `{}`", path.display()))
+}
+
+/// Removes a folder and all below it; one that is not there is as good.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The bytes below a folder, as the disk holds them.
+pub fn size_on_disk(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return 0 };
+    let below = match metadata.is_dir() {
+        true => std::fs::read_dir(path)
+            .map(|entries| entries.flatten().map(|entry| size_on_disk(&entry.path())).sum())
+            .unwrap_or(0),
+        false => 0,
+    };
+    metadata.blocks() * 512 + below
+}
+
+/// A path as a person standing in `from` would write it.
+pub fn relative_to(path: &Path, from: &Path) -> PathBuf {
+    if let Ok(below) = path.strip_prefix(from) {
+        return if below.as_os_str().is_empty() { PathBuf::from(".") } else { below.to_owned() };
+    }
+    let common = from.ancestors().find(|ancestor| path.starts_with(ancestor));
+    match common {
+        Some(ancestor) if ancestor != Path::new("/") => {
+            let up = from.strip_prefix(ancestor).map(|rest| rest.components().count()).unwrap_or(0);
+            let down = path.strip_prefix(ancestor).unwrap_or(path);
+            std::iter::repeat_n("..", up).map(PathBuf::from).chain([down.to_owned()]).collect()
+        }
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_read_as_typed() {
+        let at = Path::new("/home/a/src/effect");
+        assert_eq!(relative_to(Path::new("/home/a/src/effect/.env"), at), Path::new(".env"));
+        assert_eq!(relative_to(Path::new("/home/a/src/effect-review"), at), Path::new("../effect-review"));
+        assert_eq!(relative_to(Path::new("/var/lib/x"), at), Path::new("/var/lib/x"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf8_names_the_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        write_atomically(&path, b"ok\nbad \xff\n", 0o600).unwrap();
+        assert_eq!(read_text(&path).unwrap_err().line, Some(2));
+    }
+}

@@ -1,0 +1,90 @@
+//! The one door to other programs. Arguments are lists, never shell text; secrets go in the environment; a failure
+//! shows the command, its exit code and the last lines it wrote.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+
+use anyhow::{Context, Result, bail};
+use xshell::{Cmd, Shell};
+
+use crate::ui::{Exit, Failure};
+
+/// Lines of a failed program's output that an error shows.
+const LAST_LINES: usize = 12;
+
+/// A shell for short programs, in `folder`.
+pub fn shell_in(folder: &Path) -> Result<Shell> {
+    let shell = Shell::new()?;
+    shell.change_dir(folder);
+    Ok(shell)
+}
+
+/// A program that something other than xshell starts: with another user, another session, or in place of the helper.
+#[expect(clippy::disallowed_methods, reason = "the door itself")]
+pub fn program(path: impl AsRef<OsStr>) -> Command {
+    Command::new(path)
+}
+
+/// Runs to the end and gives what it wrote to stdout; as another user where one is given.
+pub fn read(command: Cmd<'_>, user: Option<(u32, u32)>) -> Result<String> {
+    let shown = command.to_string();
+    let mut command = Command::from(command);
+    command.stdin(std::process::Stdio::null());
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    let output = command.output().with_context(|| format!("cannot run `{shown}`"))?;
+    if !output.status.success() {
+        let text = [output.stdout, output.stderr].concat();
+        bail!(
+            Failure::new(Exit::Failed, format!("`{shown}` failed: {}", describe(output.status)))
+                .body(indented(last_lines(&String::from_utf8_lossy(&text), LAST_LINES)))
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Replaces the helper by a program: only returns if that fails.
+pub fn become_program(mut command: Command) -> anyhow::Error {
+    let name = command.get_program().to_string_lossy().into_owned();
+    anyhow::Error::new(command.exec()).context(format!("cannot run `{name}`"))
+}
+
+pub fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "ended".into(),
+    }
+}
+
+/// The last lines of a text.
+pub fn last_lines(text: &str, lines: usize) -> &str {
+    let mut starts = text.trim_end().rmatch_indices('\n').map(|(at, _)| at + 1);
+    text.trim_end().get(starts.nth(lines - 1).unwrap_or(0)..).unwrap_or_default()
+}
+
+/// Each line four spaces in.
+pub fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+/// All programs of that name on `PATH`, first the one that a shell would run.
+pub fn on_path(name: &str) -> Vec<std::path::PathBuf> {
+    which::which_all(name).map(Iterator::collect).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_the_last_lines() {
+        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc");
+        assert_eq!(last_lines("a\n", 5), "a");
+        assert_eq!(last_lines("", 5), "");
+    }
+}
