@@ -33,7 +33,7 @@ impl Context {
     pub fn new(global: &Global) -> Result<Context> {
         let folder = std::env::current_dir()?;
         let repository = repository(&folder)?;
-        let name = global.stack.clone().unwrap_or_else(|| repository.default_stack().to_owned());
+        let name = stack_name(global, &repository);
         if !repository.stacks.contains(&name) {
             bail!(unknown("stack", &name, repository.stacks.iter().map(String::as_str)));
         }
@@ -102,6 +102,12 @@ impl Context {
             false => format!(" --stack {}", self.stack.name),
         }
     }
+}
+
+/// The stack that is asked for; an empty name is none.
+pub fn stack_name(global: &Global, repository: &Repository) -> String {
+    let asked = global.stack.clone().filter(|name| !name.is_empty());
+    asked.unwrap_or_else(|| repository.default_stack().to_owned())
 }
 
 /// The repository around a folder; `XTASK_ROOT` names another one.

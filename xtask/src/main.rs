@@ -34,6 +34,10 @@ fn main() -> ExitCode {
         ui::tell(failure::rendered(&launch::become_server(arguments)));
         return Exit::Failed.into();
     }
+    if rustix::process::geteuid().is_root() {
+        // Root's servers run as somebody else, who must reach what is made here; secrets set their own permissions.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::cli::{DoctorArgs, Global};
-use crate::context::{Context, repository};
+use crate::context::{Context, repository, stack_name};
 use crate::doctor::{Finding, Level, machine, services};
 use crate::stack::fault::Faults;
 use crate::stack::resolve;
@@ -66,7 +66,7 @@ async fn look(cx: &Context) -> Result<Vec<Finding>> {
 /// The faults of the configuration as findings; `None` if it is not the configuration that is wrong.
 fn configuration(global: &Global) -> Option<Vec<Finding>> {
     let repository = repository(&std::env::current_dir().ok()?).ok()?;
-    let name = global.stack.clone().unwrap_or_else(|| repository.default_stack().to_owned());
+    let name = stack_name(global, &repository);
     let process =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let Faults(faults) = resolve::load(&repository, &name, &process.collect()).err()?;

@@ -38,7 +38,8 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    if args.volumes && !names.is_empty() {
+    let aside = instance.data_folder().join(ASIDE);
+    if args.volumes && (!names.is_empty() || (args.discard && aside.exists())) {
         agree(cx, args, &instance, &names).await?;
     }
     let stopped = stop_services(&instance, &names).await?;
@@ -63,6 +64,8 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
         }
         files::remove_if_present(&instance.folder.join("instance.json"))?;
         ui::tell(format!("{} is down: {services} stopped, all data removed", cx.stack.name));
+    } else if names.is_empty() {
+        ui::tell(format!("{} has no data to remove", cx.stack.name));
     } else {
         put_aside(&instance, &names)?;
         ui::tell(format!(

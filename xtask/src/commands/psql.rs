@@ -13,6 +13,9 @@ use crate::stack::Service;
 use crate::tools;
 use crate::ui::{self, Exit, Failure, table, units};
 
+/// Variables of the shell that would lead psql to another server, or keep it from this one.
+const ELSEWHERE: [&str; 5] = ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLMODE", "PGOPTIONS"];
+
 pub async fn run(cx: &Context, args: &PsqlArgs) -> Result<Exit> {
     let Some((service, postgres)) =
         cx.stack.databases().find(|(service, _)| [&service.short_name, &service.name].contains(&&args.database))
@@ -30,6 +33,9 @@ pub async fn run(cx: &Context, args: &PsqlArgs) -> Result<Exit> {
     }
     if let Some(psql) = find_psql(cx, service, postgres.major).await? {
         let mut command = tools::program(psql);
+        for name in ELSEWHERE {
+            command.env_remove(name);
+        }
         command.args(&args.arguments).envs(env::variables(cx, Some(&service.short_name))?);
         return Err(tools::become_program(command));
     }

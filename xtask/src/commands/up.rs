@@ -13,7 +13,7 @@ use crate::commands::ports::{fix, tell_change};
 use crate::context::Context;
 use crate::engine::native::programs::{self, Missing, Programs};
 use crate::engine::native::start::{Started, Starter};
-use crate::engine::native::{observe, servers, template};
+use crate::engine::native::{observe, servers, stop, template};
 use crate::engine::plan::{self, Action, Step};
 use crate::engine::{self, Wish};
 use crate::instance::lock::Lock;
@@ -78,7 +78,7 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
 
     let cap = Duration::from_secs(args.timeout_secs);
     let starter = Starter { stack: &cx.stack, instance: &instance, lock: &lock, programs: &programs, cap };
-    let results = carry_out(&starter, &steps).await;
+    let results = carry_out(&starter, &steps).await?;
     drop(lock);
     report(cx, args, &steps, results, begun)
 }
@@ -115,7 +115,9 @@ fn plan_for<'a>(cx: &'a Context, instance: &Instance, names: &[String]) -> Resul
     let mut steps = Vec::new();
     for service in cx.stack.services.iter().filter(|service| names.contains(&service.short_name)) {
         let Some(blueprint) = servers::blueprint(&cx.repository, instance, service)? else { continue };
-        steps.push(plan::step(service, blueprint, observe::service(instance, &service.short_name)?));
+        let observed = observe::service(instance, &service.short_name)?;
+        let sockets_are_there = observe::sockets_are_there(&observed);
+        steps.push(plan::step(service, blueprint, observed, sockets_are_there));
     }
     Ok(steps)
 }
@@ -166,8 +168,9 @@ async fn unchanged(cx: &Context, args: &UpArgs, instance: &Instance, lock: &Lock
     let programs = Programs::default();
     let cap = Duration::from_secs(args.timeout_secs);
     let starter = Starter { stack: &cx.stack, instance, lock, programs: &programs, cap };
-    let results = carry_out(&starter, steps).await;
-    if results.iter().any(Result::is_err) || args.json {
+    let results = carry_out(&starter, steps).await?;
+    let is_quiet = results.iter().all(|result| result.as_ref().is_ok_and(|started| started.notes.is_empty()));
+    if !is_quiet || args.json {
         return report(cx, args, steps, results, Instant::now());
     }
     ui::tell(format!("{} is up: {}, unchanged", cx.stack.name, units::plural(steps.len(), "service")));
@@ -219,9 +222,16 @@ fn missing_failure(missing: &[Missing]) -> Failure {
     .hint(format!("to go on without: `cargo xtask up{options}`"))
 }
 
-/// All steps at once; the template for new databases first, beside the others.
-async fn carry_out(starter: &Starter<'_>, steps: &[Step<'_>]) -> Vec<Result<Started>> {
+/// All steps at once, once what restarts has stopped; the template for new databases first, beside the others.
+async fn carry_out(starter: &Starter<'_>, steps: &[Step<'_>]) -> Result<Vec<Result<Started>>> {
     let waiting = Waiting::new("starting");
+    let stops = steps.iter().filter_map(|step| match &step.action {
+        Action::Restart { running, .. } => Some(stop::stop(starter.instance, running)),
+        _ => None,
+    });
+    for stopped in futures_util::future::join_all(stops).await {
+        stopped?;
+    }
     let pending =
         std::cell::RefCell::new(steps.iter().map(|step| step.service.short_name.as_str()).collect::<Vec<_>>());
     let say = || waiting.say(format!("waiting for {}", pending.borrow().join(", ")));
@@ -246,7 +256,7 @@ async fn carry_out(starter: &Starter<'_>, steps: &[Step<'_>]) -> Vec<Result<Star
         say();
         result
     });
-    futures_util::future::join_all(all).await
+    Ok(futures_util::future::join_all(all).await)
 }
 
 fn report(
@@ -282,7 +292,10 @@ fn report(
             _ => String::new(),
         };
         let (state, took, notes) = match (result, &step.action) {
-            (Ok(_), Action::Keep { .. }) => (ui::paint(ui::GOOD, "ready"), String::new(), "unchanged".to_owned()),
+            (Ok(started), Action::Keep { .. }) => {
+                let notes = if started.notes.is_empty() { "unchanged".to_owned() } else { started.notes.join(", ") };
+                (ui::paint(ui::GOOD, "ready"), String::new(), notes)
+            }
             (Ok(started), action) => {
                 let mut notes = started.notes.clone();
                 if let Action::Restart { .. } = action {

@@ -18,7 +18,7 @@ pub enum Mend {
     /// A record whose process is gone.
     ForgetRecord { instance: Instance, service: String },
     /// Servers whose checkout is gone.
-    ForgetInstance { folder: PathBuf, records: Vec<Record> },
+    ForgetInstance { folder: PathBuf, data: PathBuf, records: Vec<Record> },
 }
 
 impl Mend {
@@ -33,11 +33,16 @@ impl Mend {
                 stop::forget(instance, service)?;
                 Ok(format!("cleared the record of `{service}`"))
             }
-            Mend::ForgetInstance { folder, records } => {
+            Mend::ForgetInstance { folder, data, records } => {
                 let mut stopped = 0;
                 for record in records {
-                    // Fast shutdown for PostgreSQL; the others take either signal.
-                    let signal = if record.login.is_some() { Signal::INT } else { Signal::TERM };
+                    // Fast shutdown for PostgreSQL; the others take either signal. Without its folder, Redis would
+                    // refuse to end, since it cannot save.
+                    let signal = match (record.login.is_some(), data.join(&record.service).join("data").exists()) {
+                        (true, _) => Signal::INT,
+                        (false, true) => Signal::TERM,
+                        (false, false) => Signal::KILL,
+                    };
                     if process::signal(record.pid, &record.birth, signal)? {
                         stopped += 1;
                     }
@@ -48,7 +53,8 @@ impl Mend {
                     }
                 }
                 registry::forget(folder)?;
-                Ok(format!("stopped {stopped} servers, forgot the instance"))
+                let data = if data.exists() { format!("; its data stay in {}", data.display()) } else { String::new() };
+                Ok(format!("stopped {stopped} servers, forgot the instance{data}"))
             }
         }
     }

@@ -76,7 +76,7 @@ pub fn instance(stack: &Stack, instance: &Instance) -> Result<Vec<Finding>> {
                 }
                 if let Some(sockets) = record.sockets.as_ref().filter(|sockets| !sockets.is_dir()) {
                     let text = format!("the socket folder `{}` of `{name}` is gone", sockets.display());
-                    findings.push(Finding::new("sockets-gone", Level::Error, text).fix(format!("`cargo xtask restart {name}`")));
+                    findings.push(Finding::new("sockets-gone", Level::Error, text).fix("`cargo xtask up` restarts it"));
                 }
             }
             Observed::Absent | Observed::Stopped => {}
@@ -128,7 +128,7 @@ pub fn forgotten() -> Vec<Finding> {
         let level = if running == 0 { Level::Info } else { Level::Warning };
         Finding::new("checkout-gone", level, text)
             .fix("`cargo xtask doctor --fix` stops them and forgets it")
-            .mend(Mend::ForgetInstance { folder: entry.folder, records: entry.records })
+            .mend(Mend::ForgetInstance { data: entry.data_folder(), folder: entry.folder, records: entry.records })
     });
     findings.collect()
 }

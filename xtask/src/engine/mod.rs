@@ -15,9 +15,11 @@ use crate::ui::{Exit, Failure};
 /// What a person asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Wish {
-    /// Docker where it answers and has the images, else native.
+    /// Docker where it answers and has the images, else native
     Auto,
+    /// Containers, through Compose
     Docker,
+    /// Plain processes of this machine
     Native,
 }
 

@@ -44,14 +44,16 @@ impl Action {
     }
 }
 
-/// The plan for one service.
-pub fn step<'a>(service: &'a Service, blueprint: Blueprint, observed: Observed) -> Step<'a> {
+/// The plan for one service. `sockets_are_there` tells whether the owner's door of a running server still is.
+pub fn step<'a>(service: &'a Service, blueprint: Blueprint, observed: Observed, sockets_are_there: bool) -> Step<'a> {
     let action = match observed {
         Observed::Absent => Action::Create,
         Observed::Stopped | Observed::Died(_) => Action::Start,
         Observed::Running(record) => {
             let running = Box::new(record);
-            if running.fingerprint != blueprint.fingerprint {
+            if !sockets_are_there {
+                Action::Restart { why: "its socket folder is gone".into(), running }
+            } else if running.fingerprint != blueprint.fingerprint {
                 let why = match running.port == service.port().number {
                     true => "its configuration changed".to_owned(),
                     false => format!("its port changes from {} to {}", running.port, service.port().number),

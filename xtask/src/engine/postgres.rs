@@ -117,7 +117,7 @@ fn judge<T>(error: sqlx::Error) -> Result<Probe<Result<T, Denied>>> {
 pub async fn mend(sockets: &Path, port: u16, superuser: &str, wanted: &Login) -> Result<Vec<&'static str>> {
     let door = Door::Socket { folder: sockets.to_owned(), port };
     let mut connection = connect(&door, superuser, MAINTENANCE_DATABASE).await?;
-    let mut changed = vec!["password"];
+    let mut changed = vec!["password set"];
     let look = format!(
         "SELECT (SELECT count(*) FROM pg_roles WHERE rolname = {role})::text, \
                 (SELECT count(*) FROM pg_database WHERE datname = {database})::text",
@@ -128,13 +128,13 @@ pub async fn mend(sockets: &Path, port: u16, superuser: &str, wanted: &Login) ->
     let (role_exists, database_exists) = (row.try_get::<&str, _>(0)? == "1", row.try_get::<&str, _>(1)? == "1");
     let verb = if role_exists { "ALTER" } else { "CREATE" };
     if !role_exists {
-        changed.push("user");
+        changed.push("user created");
     }
     let (user, password) = (identifier(&wanted.user), literal(&wanted.password));
     let role = format!("{verb} ROLE {user} SUPERUSER LOGIN PASSWORD {password}");
     sqlx::raw_sql(AssertSqlSafe(role)).execute(&mut connection).await?;
     if !database_exists {
-        changed.push("database");
+        changed.push("database created");
         let create = format!("CREATE DATABASE {} OWNER {user}", identifier(&wanted.database));
         sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut connection).await?;
     }

@@ -49,7 +49,7 @@ impl Lock {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .with_context(|| format!("cannot open `{}`", path.display()))?;
+            .map_err(|error| cannot_open(&path, error))?;
         let mut told = false;
         loop {
             match file.try_lock() {
@@ -82,6 +82,18 @@ impl Lock {
     /// Another handle of the same lock: it is held until both are closed.
     pub fn share(&self) -> Result<File> {
         Ok(self.0.try_clone()?)
+    }
+}
+
+fn cannot_open(path: &Path, error: std::io::Error) -> anyhow::Error {
+    let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    let error = anyhow::Error::new(error);
+    match (is_denied, path.parent().and_then(Path::parent)) {
+        (true, Some(folder)) => error.context(
+            Failure::new(Exit::Failed, format!("`{}` is another user's", folder.display()))
+                .hint(format!("`sudo chown -R \"$USER\" '{}'`, or work as that user", folder.display())),
+        ),
+        _ => error.context(format!("cannot open `{}`", path.display())),
     }
 }
 

@@ -37,7 +37,7 @@ impl std::fmt::Display for EngineKind {
 }
 
 /// The content of `instance.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Eight hexadecimal digits, drawn once.
     pub id: String,
@@ -118,6 +118,9 @@ impl Instance {
             }
         }
         let file = self.folder.join("instance.json");
+        if files::read_json::<Identity>(&file)?.as_ref() == Some(&self.identity) {
+            return Ok(());
+        }
         files::write_json(&file, &self.identity)
     }
 

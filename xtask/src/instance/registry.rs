@@ -30,9 +30,16 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Where its service folders are, or were.
+    pub fn data_folder(&self) -> PathBuf {
+        let beside = || self.identity.checkout.join(".xtask").join(&self.identity.stack);
+        self.identity.data_elsewhere.clone().unwrap_or_else(beside)
+    }
+
     /// Whether the checkout that it belongs to still holds it.
     pub fn checkout_is_gone(&self) -> bool {
-        !self.identity.checkout.join(".xtask").join(&self.identity.stack).join("instance.json").exists()
+        let file = self.identity.checkout.join(".xtask").join(&self.identity.stack).join("instance.json");
+        !matches!(files::read_json::<Identity>(&file), Ok(Some(identity)) if identity.id == self.identity.id)
     }
 }
 
@@ -43,8 +50,12 @@ pub fn folder_of(instance: &Instance) -> PathBuf {
 /// Notes the instance. Records are added by the servers' launch.
 pub fn note(instance: &Instance) -> Result<()> {
     let folder = folder_of(instance);
+    let file = folder.join("instance.json");
+    if files::read_json::<Identity>(&file)?.as_ref() == Some(&instance.identity) {
+        return Ok(());
+    }
     files::create_folder(&folder)?;
-    files::write_json(&folder.join("instance.json"), &instance.identity)
+    files::write_json(&file, &instance.identity)
 }
 
 /// All instances of this user. What cannot be read is left out: the registry is a help, not the truth.

@@ -36,6 +36,8 @@ pub struct HoldingInstance {
     pub service: String,
     pub checkout: String,
     pub since: Timestamp,
+    /// The checkout no longer has it.
+    pub is_forgotten: bool,
 }
 
 impl Holders {
@@ -64,8 +66,10 @@ impl Holders {
             holder.container = container_publishing(port);
         }
         holder.instance = registry::entries().into_iter().find_map(|entry| {
+            let is_forgotten = entry.checkout_is_gone();
             let record = entry.records.into_iter().find(|record| record.pid == pid && record.is_alive())?;
             Some(HoldingInstance {
+                is_forgotten,
                 stack: entry.identity.stack,
                 service: record.service,
                 checkout: entry.identity.checkout.display().to_string(),
@@ -82,8 +86,10 @@ impl Holder {
         if let Some(instance) = &self.instance {
             let here = std::env::current_dir().unwrap_or_default();
             let checkout = files::relative_to(Path::new(&instance.checkout), &here);
+            let forgotten =
+                if instance.is_forgotten { ", whose state is gone: `cargo xtask doctor --fix` stops it" } else { "" };
             return format!(
-                "{} of {} in {} (native, since {})",
+                "{} of {} in {} (native, since {}){forgotten}",
                 instance.service,
                 instance.stack,
                 checkout.display(),

@@ -19,6 +19,8 @@ const FIRST_UNPRIVILEGED_PORT: i64 = 1024;
 const LONGEST_IDENTIFIER: usize = 63;
 /// Pub/Sub refuses shorter resource ids.
 const SHORTEST_TOPIC: usize = 3;
+/// Folders that an instance has beside those of its services.
+const RESERVED_NAMES: [&str; 2] = ["run", "removed"];
 /// Long enough for any name here, short enough for socket paths and host names.
 const LONGEST_NAME: usize = 40;
 
@@ -113,6 +115,7 @@ impl Resolver<'_> {
         let shared = &manifest.postgres;
         let image = self.image("postgres.image", &shared.image);
         if let Some(image) = &image
+            && !self.file.stands_in("postgres.major")
             && image.tag.split(['.', '-']).next() != Some(&shared.major.to_string())
         {
             let found = format!("`{}`, whose tag is {}", shared.image, image.tag);
@@ -123,7 +126,8 @@ impl Resolver<'_> {
         self.check_identifier("postgres.user", "POSTGRES_USER", &user, &user_source);
         let (password, source) =
             self.setting("POSTGRES_PASSWORD", &shared.password, "the superuser's password", SettingGroup::Login);
-        if password.is_empty() || password.chars().any(char::is_control) {
+        if (password.is_empty() && !self.file.stands_in("postgres.password")) || password.chars().any(char::is_control)
+        {
             // The value itself stays out of the report.
             let fault = self.override_fault("POSTGRES_PASSWORD", "postgres.password", &source);
             self.faults.push(Fault {
@@ -442,6 +446,10 @@ impl Resolver<'_> {
             }
         }
         for application in applications {
+            if let Some(other) = names.insert(application.name.clone(), application.name.clone()) {
+                let found = format!("the name `{}`, which the service `{other}` has as well", application.name);
+                self.fault(&format!("applications.{}", application.name), found, "a name of its own", None);
+            }
             let Some(port) = application.port else { continue };
             if let Some(other) = ports.insert(port, application.name.clone()) {
                 let found = format!("port {port}, which `{other}` has as well");
@@ -571,7 +579,8 @@ impl Resolver<'_> {
     fn check_name(&mut self, key: &str, name: &str) {
         let well = name.starts_with(|first: char| first.is_ascii_lowercase())
             && name.chars().all(|part| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '-')
-            && name.len() <= LONGEST_NAME;
+            && name.len() <= LONGEST_NAME
+            && !RESERVED_NAMES.contains(&name);
         if !well {
             let folded: String =
                 name.to_lowercase().chars().map(|part| if part.is_ascii_alphanumeric() { part } else { '-' }).collect();
@@ -588,7 +597,8 @@ impl Resolver<'_> {
             && name.chars().all(|part| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '_')
             && name.len() <= LONGEST_IDENTIFIER
             && !name.starts_with("pg_");
-        if !well {
+        let stands_in = *source == Source::Manifest && self.file.stands_in(key);
+        if !well && !stands_in {
             let fault = self.override_fault(variable, key, source);
             self.faults.push(Fault {
                 found: format!("`{name}`"),
@@ -607,6 +617,9 @@ impl Resolver<'_> {
     }
 
     fn fault(&mut self, key: &str, found: String, expected: &str, fix: Option<String>) {
+        if self.file.stands_in(key) {
+            return;
+        }
         self.faults.push(Fault {
             file: self.file.path.clone(),
             line: self.file.line_of(key),

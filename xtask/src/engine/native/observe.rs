@@ -27,6 +27,14 @@ pub fn service(instance: &Instance, short_name: &str) -> Result<Observed> {
     })
 }
 
+/// Whether the socket folder of a running server is still there: cleaners of `/tmp` take it.
+pub fn sockets_are_there(observed: &Observed) -> bool {
+    match observed {
+        Observed::Running(record) => record.sockets.as_ref().is_none_or(|sockets| sockets.is_dir()),
+        _ => true,
+    }
+}
+
 /// Every service folder of the instance, also of services that the manifest no longer has.
 pub fn service_folders(instance: &Instance) -> Result<Vec<String>> {
     let folder = instance.data_folder();

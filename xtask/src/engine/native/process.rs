@@ -56,6 +56,12 @@ pub fn birth_of(pid: i32) -> Option<Birth> {
     (!state.starts_with('Z')).then(|| Birth(started.trim().to_owned()))
 }
 
+/// Whether the pid is in use at all, be it by a zombie or somebody else's process.
+pub fn exists(pid: i32) -> bool {
+    let Some(pid) = Pid::from_raw(pid) else { return false };
+    matches!(rustix::process::test_kill_process(pid), Ok(()) | Err(rustix::io::Errno::PERM))
+}
+
 /// The command line of a process, as its arguments; empty if it cannot be read.
 pub fn command_line(pid: i32) -> Vec<String> {
     #[cfg(target_os = "linux")]

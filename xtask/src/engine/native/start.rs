@@ -66,17 +66,13 @@ pub struct Started {
 }
 
 impl Starter<'_> {
-    /// Carries out one step of the plan.
+    /// Carries out one step of the plan. What restarts was stopped before: it may take another one's port.
     pub async fn carry_out(&self, step: &Step<'_>, template: Option<&Path>) -> Result<Started> {
         let begun = Instant::now();
         let mut started = match &step.action {
             Action::Keep { running } => self.verify(step.service, running).await,
             Action::Mend { running } => self.mend(step.service, &step.blueprint, running).await,
-            Action::Restart { running, .. } => {
-                stop::stop(self.instance, running).await?;
-                self.start(step, template).await
-            }
-            Action::Create | Action::Start => self.start(step, template).await,
+            Action::Create | Action::Start | Action::Restart { .. } => self.start(step, template).await,
         }?;
         started.took = begun.elapsed();
         Ok(started)
@@ -84,36 +80,50 @@ impl Starter<'_> {
 
     /// The running server answers, and is the one of the record.
     async fn verify(&self, service: &Service, running: &Record) -> Result<Started> {
-        let answered = poll(self.cap, async || {
-            if !running.is_alive() {
-                bail!(self.died(service, 0));
+        let ask = async || {
+            poll(self.cap, async || {
+                if !running.is_alive() {
+                    bail!(self.died(service, 0));
+                }
+                self.ask(service, running).await
+            })
+            .await
+        };
+        let mut notes = Vec::new();
+        let version = match (ask().await?, &running.sockets, &running.login) {
+            (Ok(version), ..) => version,
+            // Somebody dropped the role or the database: the owner's door is open all the same.
+            (Err(_), Some(sockets), Some(login)) => {
+                let changed = postgres::mend(sockets, running.port, &self.superuser(service)?, login).await?;
+                notes.extend(changed.into_iter().map(str::to_owned));
+                ask().await?.map_err(|denied| anyhow!("`{}` refuses its owner: {denied:?}", service.short_name))?
             }
-            self.ask(service, running).await
-        });
-        Ok(Started { version: answered.await?, took: Duration::ZERO, notes: vec![] })
+            (Err(denied), ..) => bail!("`{}` refuses its owner: {denied:?}", service.short_name),
+        };
+        Ok(Started { version, took: Duration::ZERO, notes })
     }
 
     /// Asks a running server who it is, by the owner's door where there is one: no password, no work for its hash.
-    async fn ask(&self, service: &Service, running: &Record) -> Result<Probe<String>> {
+    async fn ask(&self, service: &Service, running: &Record) -> Result<Probe<Result<String, Denied>>> {
         match (&service.kind, &running.sockets, &running.login) {
             (Kind::Postgres(_), Some(folder), Some(login)) => {
                 let door = Door::Socket { folder: folder.clone(), port: running.port };
                 Ok(match postgres::probe(&door, &login.user, &login.database).await? {
                     Probe::Ready(Ok(facts)) => {
                         self.prove(service, &facts.cluster_name)?;
-                        Probe::Ready(facts.version)
+                        Probe::Ready(Ok(facts.version))
                     }
-                    Probe::Ready(Err(denied)) => bail!("the owner's socket is refused: {denied:?}"),
+                    Probe::Ready(Err(denied)) => Probe::Ready(Err(denied)),
                     Probe::NotYet(status) => Probe::NotYet(status),
                 })
             }
             (Kind::Redis(_), ..) => Ok(match redis::probe(running.port).await? {
-                Probe::Ready(facts) if facts.process == running.pid => Probe::Ready(facts.version),
+                Probe::Ready(facts) if facts.process == running.pid => Probe::Ready(Ok(facts.version)),
                 Probe::Ready(facts) => bail!(self.stranger(service, &format!("process {}", facts.process))),
                 Probe::NotYet(status) => Probe::NotYet(status),
             }),
             _ => Ok(match pubsub::probe(running.port).await? {
-                Probe::Ready(()) => Probe::Ready(String::new()),
+                Probe::Ready(()) => Probe::Ready(Ok(String::new())),
                 Probe::NotYet(status) => Probe::NotYet(status),
             }),
         }
@@ -147,7 +157,7 @@ impl Starter<'_> {
         let record = Record { login: Some(login.clone()), ..running.clone() };
         record.write(&self.instance.service_folder(&service.short_name))?;
         let mut started = self.verify(service, &record).await?;
-        started.notes = changed.into_iter().map(|what| format!("{what} set")).collect();
+        started.notes = changed.into_iter().map(str::to_owned).collect();
         Ok(started)
     }
 
@@ -226,7 +236,7 @@ impl Starter<'_> {
             // Changed in `.env` since the data were made: the owner's socket needs no password, and sets it.
             Err(Denied::Login | Denied::Database) => {
                 let changed = self.mend_starting(service, sockets, login, child, log_start).await?;
-                notes.extend(changed.into_iter().map(|what| format!("{what} set")));
+                notes.extend(changed.into_iter().map(str::to_owned));
                 ask(child).await?.map_err(|denied| anyhow!("`{}` refuses the login: {denied:?}", service.short_name))?
             }
         };
@@ -326,7 +336,7 @@ impl Starter<'_> {
         }
         self.check_data(step.service, &data)?;
         if step.service.postgres().is_some() {
-            self.clear_leftovers(step.service, &data).await?;
+            self.clear_leftovers(step, &data).await?;
         }
         Ok(is_new)
     }
@@ -371,11 +381,16 @@ impl Starter<'_> {
         Ok(())
     }
 
-    /// After a crash or a reboot: waits for what is left of the old server, and removes a lock file whose pid is by now
-    /// some other program's. PostgreSQL itself would refuse to start because of that pid.
-    async fn clear_leftovers(&self, service: &Service, data: &Path) -> Result<()> {
-        let file = data.join("postmaster.pid");
-        let Ok(bytes) = std::fs::read(&file) else { return Ok(()) };
+    /// After a crash or a reboot: waits for what is left of the old server, and removes its lock files if their pid is
+    /// by now some other program's, or a zombie's. PostgreSQL itself would refuse to start because of that pid.
+    async fn clear_leftovers(&self, step: &Step<'_>, data: &Path) -> Result<()> {
+        let service = step.service;
+        let socket_lock = |sockets: &PathBuf| sockets.join(format!(".s.PGSQL.{}.lock", service.port().number));
+        let locks = [Some(data.join("postmaster.pid")), step.blueprint.sockets.as_ref().map(socket_lock)];
+        let locks: Vec<PathBuf> = locks.into_iter().flatten().filter(|lock| lock.exists()).collect();
+        if locks.is_empty() {
+            return Ok(());
+        }
         let cluster_name = self.instance.cluster_name(&service.short_name);
         let folder = data.display().to_string();
         let own = i32::try_from(std::process::id())?;
@@ -399,10 +414,15 @@ impl Starter<'_> {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let text = String::from_utf8_lossy(&bytes);
-        let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
-        if pid.is_some_and(|pid| process::birth_of(pid).is_some()) {
-            files::remove_if_present(&file)?;
+        for lock in locks {
+            // Line by line: pid, data directory, …
+            let text =
+                std::fs::read(&lock).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+            let mut lines = text.lines();
+            let pid = lines.next().and_then(|line| line.trim().parse().ok());
+            if pid.is_some_and(process::exists) && lines.next() == Some(folder.as_str()) {
+                files::remove_if_present(&lock)?;
+            }
         }
         Ok(())
     }
