@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench up` runs it: about a minute, on a machine that has nothing else to do. It prints goals and figures,
 //! and ends with exit code 1 if a goal is missed. It starts an instance of its own, in a temporary folder and on ports of
-//! its own, and removes it again, also when a step fails or on Ctrl-C. Only the toolbox is the machine user's.
+//! its own, and removes it again, also when a step fails or on Ctrl-C. A first `up`, not measured, uses the cache that
+//! people have; the toolbox of that is used throughout.
 //!
 //! Why: people bring the stack up many times a day, and compare with what they would have typed. Starting eight databases
 //! costs what PostgreSQL costs; the helper must not add to it.
@@ -36,6 +37,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const UP: [&str; 3] = ["up", "--without", "pubsub"];
 const SCRIPT: &str = "the script";
 const COLD: &str = "up, no template";
@@ -47,16 +49,15 @@ const MEMORY: &str = "memory, no template";
 const ROUNDS: usize = 7;
 /// How often a round measures what takes milliseconds.
 const REPEATS: usize = 5;
-/// The goals are about a stack of so many.
-const DATABASES: usize = 8;
 
 /// Says `ready`, and stops its servers when its standard input ends, for whatever reason that does.
 const BY_HAND: &str = r#"
 set -euo pipefail
 stop() { kill $(jobs -p) 2>/dev/null || true; wait; }
 trap stop EXIT
+BIN=${POSTGRES%/*}
 mkdir -m 700 run redis
-"$REDIS" "$CONFIGURATION/redis/effect.conf" --bind 127.0.0.1 --port "$REDIS_PORT" --dir "$PWD/redis" \
+"$REDIS" "$PWD/docker/redis/effect.conf" --bind 127.0.0.1 --port "$REDIS_PORT" --dir "$PWD/redis" \
     --daemonize no >redis.log 2>&1 &
 redis=$!
 "$BIN/initdb" --no-sync --no-instructions --auth=trust --encoding=UTF8 --username="$SUPERUSER" --pgdata=template \
@@ -71,7 +72,7 @@ for copy in "${copies[@]}"; do wait "$copy"; done
 answers=()
 for database in $DATABASES; do
     name=${database%:*} port=${database#*:} data=$PWD/data-${database%:*}
-    "$BIN/postgres" -D "$data" -c config_file="$CONFIGURATION/postgres/effect.conf" \
+    "$BIN/postgres" -D "$data" -c config_file="$PWD/docker/postgres/effect.conf" \
         -c hba_file="$data/pg_hba.conf" -c ident_file="$data/pg_ident.conf" -c listen_addresses=127.0.0.1 -c port="$port" \
         -c unix_socket_directories="$PWD/run" >"$data.log" 2>&1 &
     server=$!
@@ -102,11 +103,9 @@ fn main() -> Result<ExitCode> {
     }
     // Ctrl-C reaches the step that runs as well: it fails, which ends the bench as any failure does.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let _entered = runtime.enter();
-    let _interrupted = signal(SignalKind::interrupt())?;
+    let _interrupted = runtime.block_on(async { signal(SignalKind::interrupt()) })?;
 
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("load before: {}", load.split(' ').next().unwrap_or_default());
+    println!("load before: {}", fs::read_to_string("/proc/loadavg").unwrap_or_default().trim_end());
     let bench = Bench::new()?;
     let script = bench.prepare()?;
     let mut figures = Figures::default();
@@ -121,36 +120,35 @@ fn main() -> Result<ExitCode> {
 /// What was measured, by the names of [`goals`].
 type Figures = BTreeMap<&'static str, Vec<f64>>;
 
-/// One run of the helper: milliseconds, and megabytes.
-struct Run {
-    took: f64,
-    memory: Option<f64>,
-}
-
-/// The script's environment, and its user if that is not who runs the bench.
+/// The script's environment, its user if that is not who runs the bench, and where its programs come from if that is a
+/// toolbox: other caches of the bench share it.
 struct Script {
+    toolbox: Option<PathBuf>,
     environment: Vec<(&'static str, String)>,
-    user: Option<(u32, u32)>,
+    user: Option<(u64, u64)>,
 }
 
-/// A checkout with state, cache and ports of its own. Dropped, it leaves nothing behind.
 struct Bench {
     folder: TempDir,
     /// What the stack reads from the environment: nothing of it may come from outside.
     variables: Vec<String>,
+    /// The text of each checkout's `.env`: ports that are free.
+    ports: String,
+}
+
+/// A new checkout. Dropped, it is down, and gone.
+struct Checkout<'a> {
+    folder: TempDir,
+    bench: &'a Bench,
 }
 
 impl Bench {
     fn new() -> Result<Bench> {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package lies in no workspace")?;
-        let folder = tempfile::Builder::new().prefix("xtask-bench-").tempdir()?;
-        // Root's servers run as somebody else, who has to get through.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        let checkout = folder.path().join("checkout");
-        fs::create_dir(&checkout)?;
-        run(Command::new("cp").arg("-r").args(["config", "docker"].map(|name| repository.join(name))).arg(&checkout))?;
-
-        let example = fs::read_to_string(repository.join(".env.example"))?;
+        let folder = empty_folder(&env::temp_dir())?;
+        // Ext4 without a journal uses no inode again for minutes, and looks ten times longer for others after each step. This
+        // puts the folder of each step into a region of its own; other file systems do not know it.
+        let _other_file_system = Command::new("chattr").arg("+T").arg(folder.path()).stderr(Stdio::null()).status();
+        let example = fs::read_to_string(Path::new(REPOSITORY).join(".env.example"))?;
         let names = example.lines().filter_map(|line| Some(line.split_once('=')?.0)).filter(|name| !name.contains('#'));
         let variables: Vec<String> =
             names.chain(["XTASK_ROOT", "XTASK_STACK", "XTASK_OFFLINE"]).map(str::to_owned).collect();
@@ -158,67 +156,55 @@ impl Bench {
         let candidates = 20_000 + std::process::id() as u16 % 6_000..32_000;
         let free = candidates.filter(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok());
         let ports = variables.iter().filter(|name| name.ends_with("_PORT")).zip(free);
-        let lines: String = ports.map(|(variable, port)| format!("{variable}={port}\n")).collect();
-        fs::write(checkout.join(".env"), lines)?;
-        Ok(Bench { folder, variables })
+        let ports = ports.map(|(variable, port)| format!("{variable}={port}\n")).collect();
+        Ok(Bench { folder, variables, ports })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn helper(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        for variable in &self.variables {
-            command.env_remove(variable);
-        }
-        command.current_dir(self.path("checkout")).stdin(Stdio::null()).env("XTASK_STATE_DIR", self.path("state"));
-        command
+    fn checkout(&self) -> Result<Checkout<'_>> {
+        let folder = empty_folder(self.folder.path())?;
+        let files = ["-r", "config", "docker"];
+        run(Command::new("cp").args(files).arg(folder.path()).current_dir(REPOSITORY))?;
+        fs::write(folder.path().join(".env"), &self.ports)?;
+        Ok(Checkout { folder, bench: self })
     }
 
     /// A first `up`, with the cache that people have: it fetches the servers if need be, reads everything once, and tells
     /// what the script has to start.
     fn prepare(&self) -> Result<Script> {
-        println!("preparing");
-        run(self.helper().args(UP))?;
-        let folder = self.path("checkout/.xtask/effect");
+        let checkout = self.checkout()?;
+        run(checkout.helper().args(UP))?;
+        let folder = checkout.folder.path().join(".xtask/effect");
         let instance = read_json(&folder.join("instance.json"))?;
         let data = instance["data_elsewhere"].as_str().map_or(folder, PathBuf::from);
         let records: Vec<Value> = fs::read_dir(&data)?
             .filter_map(|entry| Some(entry.ok()?.path().join("record.json")).filter(|path| path.is_file()))
             .map(|path| read_json(&path))
             .collect::<Result<_>>()?;
+        drop(checkout);
         let (databases, others): (Vec<&Value>, Vec<&Value>) =
             records.iter().partition(|record| record["login"].is_object());
-        let ([first, ..], [redis]) = (&databases[..], &others[..]) else { bail!("not the services of the stack") };
-        ensure!(databases.len() == DATABASES, "{} databases, where goals are about {DATABASES}", databases.len());
-        let text = |value: &Value| value.as_str().map(str::to_owned).context("a record lacks what the script needs");
-        let postgres = PathBuf::from(text(&first["program"])?);
-        let bin = postgres.parent().context("PostgreSQL lies in no folder")?;
-        // The toolbox of that cache; its templates are made anew in every round.
-        fs::create_dir(self.path("cache"))?;
-        if let Some(toolbox) = postgres.ancestors().find(|folder| folder.ends_with("toolbox")) {
-            symlink(toolbox, self.path("cache/toolbox"))?;
-        }
-        self.down()?;
+        let ([first, ..], [redis], 8) = (&databases[..], &others[..], databases.len()) else {
+            bail!("the goals are about eight databases and Redis, and these are others: {records:?}");
+        };
 
+        let text = |value: &Value| value.as_str().map(str::to_owned).context("a record lacks what the script needs");
         let names = databases.iter().map(|one| Ok(format!("{}:{}", text(&one["login"]["database"])?, one["port"])));
-        let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
-        let server_user = &instance["server_user"];
+        let (program, server_user) = (text(&first["program"])?, &instance["server_user"]);
+        let toolbox = Path::new(&program).ancestors().find(|folder| folder.ends_with("toolbox"));
         let script = Script {
+            toolbox: toolbox.map(Path::to_owned),
             environment: vec![
                 ("PATH", env::var("PATH")?),
                 ("LC_ALL", "C".to_owned()),
                 ("TZ", "UTC".to_owned()),
-                ("BIN", bin.display().to_string()),
-                ("CONFIGURATION", self.path("checkout/docker").display().to_string()),
+                ("POSTGRES", program),
                 ("SUPERUSER", text(&first["login"]["user"])?),
                 ("PASSWORD", text(&first["login"]["password"])?),
                 ("DATABASES", names.collect::<Result<Vec<String>>>()?.join(" ")),
                 ("REDIS", text(&redis["program"])?),
                 ("REDIS_PORT", redis["port"].to_string()),
             ],
-            user: number(&server_user["uid"]).zip(number(&server_user["gid"])),
+            user: server_user["uid"].as_u64().zip(server_user["gid"].as_u64()),
         };
         self.by_hand(&script)?;
         Ok(script)
@@ -226,66 +212,86 @@ impl Bench {
 
     fn round(&self, script: &Script, figures: &mut Figures) -> Result<()> {
         let mut note = |name, figure| figures.entry(name).or_default().push(figure);
-        let mut helper = self.helper();
-        helper.env("XTASK_CACHE_DIR", self.path("cache"));
-        rustix::fs::sync();
         note(SCRIPT, self.by_hand(script)?);
 
+        let cache = empty_folder(self.folder.path())?;
+        if let Some(toolbox) = &script.toolbox {
+            symlink(toolbox, cache.path().join("toolbox"))?;
+        }
+        let checkout = self.checkout()?;
         rustix::fs::sync();
-        let cold = run(helper.args(UP))?;
-        note(COLD, cold.took);
-        cold.memory.into_iter().for_each(|memory| note(MEMORY, memory));
-        self.down()?;
+        let (cold, memory) = run(checkout.helper().env("XTASK_CACHE_DIR", cache.path()).args(UP))?;
+        note(COLD, cold);
+        memory.into_iter().for_each(|memory| note(MEMORY, memory));
+        drop(checkout);
 
+        ensure!(cache.path().join("templates").is_dir(), "the cold `up` left no template");
+        let checkout = self.checkout()?;
+        let mut up = checkout.helper();
+        up.env("XTASK_CACHE_DIR", cache.path()).args(UP);
         rustix::fs::sync();
-        note(TEMPLATE, run(&mut helper)?.took);
+        note(TEMPLATE, run(&mut up)?.0);
         rustix::fs::sync();
         for _ in 0..REPEATS {
-            note(WARM, run(&mut helper)?.took);
-            note(HELP, run(self.helper().arg("--help"))?.took);
+            note(WARM, run(&mut up)?.0);
+            note(HELP, run(checkout.helper().arg("--help"))?.0);
         }
-        self.down()?;
-        Ok(fs::remove_dir_all(self.path("cache/templates"))?)
+        Ok(())
     }
 
     fn by_hand(&self, script: &Script) -> Result<f64> {
-        let folder = self.path("by-hand");
-        fs::create_dir(&folder)?;
+        let checkout = self.checkout()?;
+        let folder = checkout.folder.path();
         let mut command = Command::new("bash");
         command.args(["-c", BY_HAND]).env_clear().envs(script.environment.clone());
-        command.current_dir(&folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some((uid, gid)) = script.user {
-            chown(&folder, Some(uid), Some(gid))?;
+            let (uid, gid) = (u32::try_from(uid)?, u32::try_from(gid)?);
+            chown(folder, Some(uid), Some(gid))?;
             command.uid(uid).gid(gid);
         }
+        rustix::fs::sync();
         let begun = Instant::now();
         let mut child = command.spawn().context("cannot start bash")?;
         let mut line = String::new();
-        let said = child.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut line));
-        let took = milliseconds(begun);
+        let said = child.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut line)).transpose();
+        let took = begun.elapsed().as_secs_f64() * 1e3;
         // Waiting closes its standard input: it stops its servers, and is gone after them.
         let status = child.wait()?;
-        said.transpose()?;
+        said?;
         ensure!(line == "ready\n", "the script by hand failed ({status})");
-        fs::remove_dir_all(&folder)?;
         Ok(took)
-    }
-
-    fn down(&self) -> Result<()> {
-        run(self.helper().args(["down", "--volumes", "--yes", "--discard"])).map(drop)
     }
 }
 
-impl Drop for Bench {
+impl Checkout<'_> {
+    fn helper(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        for variable in &self.bench.variables {
+            command.env_remove(variable);
+        }
+        command.env("XTASK_STATE_DIR", self.bench.folder.path().join("state"));
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Checkout<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.down() {
+        if let Err(error) = run(self.helper().args(["down", "--volumes", "--yes", "--discard"])) {
             println!("servers of the bench may be left: {error:#}");
         }
     }
 }
 
-/// Runs the helper to its end, which must be a good one.
-fn run(command: &mut Command) -> Result<Run> {
+/// A folder that the servers' user can get through.
+fn empty_folder(parent: &Path) -> Result<TempDir> {
+    let mode = fs::Permissions::from_mode(0o755);
+    Ok(tempfile::Builder::new().prefix("xtask-bench-").permissions(mode).tempdir_in(parent)?)
+}
+
+/// Runs to the end, which must be a good one; gives milliseconds, and megabytes of memory.
+fn run(command: &mut Command) -> Result<(f64, Option<f64>)> {
     let begun = Instant::now();
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let status = PathBuf::from(format!("/proc/{}/status", child.id()));
@@ -298,10 +304,10 @@ fn run(command: &mut Command) -> Result<Run> {
         largest
     });
     let output = child.wait_with_output()?;
-    let took = milliseconds(begun);
+    let took = begun.elapsed().as_secs_f64() * 1e3;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} failed ({}):\n{said}", output.status);
-    Ok(Run { took, memory: watch.join().unwrap_or(None) })
+    Ok((took, watch.join().unwrap_or(None)))
 }
 
 /// The largest resident set so far, in megabytes; `None` once the process has ended.
@@ -309,10 +315,6 @@ fn high_water(status: &Path) -> Option<f64> {
     let text = fs::read_to_string(status).ok()?;
     let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?;
     Some(kibibytes.parse::<f64>().ok()? * 1024.0 / 1e6)
-}
-
-fn milliseconds(begun: Instant) -> f64 {
-    begun.elapsed().as_secs_f64() * 1e3
 }
 
 fn read_json(path: &Path) -> Result<Value> {

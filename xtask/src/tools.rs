@@ -2,9 +2,10 @@
 //! shows the command, its exit code and the last lines it wrote.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use xshell::{Cmd, Shell};
@@ -29,13 +30,24 @@ pub fn program(path: impl AsRef<OsStr>) -> Command {
 
 /// Runs to the end and gives what it wrote to stdout; as another user where one is given.
 pub fn read(command: Cmd<'_>, user: Option<(u32, u32)>) -> Result<String> {
+    feed(command, "", user)
+}
+
+/// As [`read`], with a short text on stdin.
+pub fn feed(command: Cmd<'_>, input: &str, user: Option<(u32, u32)>) -> Result<String> {
     let shown = command.to_string();
     let mut command = Command::from(command);
-    command.stdin(std::process::Stdio::null());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if let Some((uid, gid)) = user {
         command.uid(uid).gid(gid);
     }
-    let output = command.output().with_context(|| format!("cannot run `{shown}`"))?;
+    let ran = command.spawn().and_then(|mut child| {
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes())?;
+        }
+        child.wait_with_output()
+    });
+    let output = ran.with_context(|| format!("cannot run `{shown}`"))?;
     if !output.status.success() {
         let text = [output.stdout, output.stderr].concat();
         bail!(

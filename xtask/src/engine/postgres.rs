@@ -47,6 +47,10 @@ pub enum Denied {
 /// The database that every server has, for what concerns the server.
 pub const MAINTENANCE_DATABASE: &str = "postgres";
 
+/// An empty database that new clusters are copied with. It is renamed to the one that is asked for, which costs a
+/// hundredth of making one.
+pub const SPARE_DATABASE: &str = "xtask_spare";
+
 const NAME: &str = "cargo xtask";
 /// Statements of ours stay out of the server's log: one of them holds a password.
 const UNLOGGED: [(&str, &str); 3] =
@@ -120,12 +124,14 @@ pub async fn mend(sockets: &Path, port: u16, superuser: &str, wanted: &Login) ->
     let mut changed = vec!["password set"];
     let look = format!(
         "SELECT (SELECT count(*) FROM pg_roles WHERE rolname = {role})::text, \
-                (SELECT count(*) FROM pg_database WHERE datname = {database})::text",
+                (SELECT count(*) FROM pg_database WHERE datname = {database})::text, \
+                (SELECT count(*) FROM pg_database WHERE datname = '{SPARE_DATABASE}')::text",
         role = literal(&wanted.user),
         database = literal(&wanted.database),
     );
     let row = sqlx::raw_sql(AssertSqlSafe(look)).fetch_one(&mut connection).await?;
-    let (role_exists, database_exists) = (row.try_get::<&str, _>(0)? == "1", row.try_get::<&str, _>(1)? == "1");
+    let exists = |index: usize| Ok::<_, sqlx::Error>(row.try_get::<&str, _>(index)? == "1");
+    let (role_exists, database_exists, spare_exists) = (exists(0)?, exists(1)?, exists(2)?);
     let verb = if role_exists { "ALTER" } else { "CREATE" };
     if !role_exists {
         changed.push("user created");
@@ -135,8 +141,12 @@ pub async fn mend(sockets: &Path, port: u16, superuser: &str, wanted: &Login) ->
     sqlx::raw_sql(AssertSqlSafe(role)).execute(&mut connection).await?;
     if !database_exists {
         changed.push("database created");
-        let create = format!("CREATE DATABASE {} OWNER {user}", identifier(&wanted.database));
-        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut connection).await?;
+        let name = identifier(&wanted.database);
+        let make = match spare_exists {
+            true => format!("ALTER DATABASE {SPARE_DATABASE} RENAME TO {name}; ALTER DATABASE {name} OWNER TO {user}"),
+            false => format!("CREATE DATABASE {name} OWNER {user}"),
+        };
+        sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut connection).await?;
     }
     connection.close().await?;
     Ok(changed)
