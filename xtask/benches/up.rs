@@ -2,8 +2,7 @@
 //!
 //! `cargo bench --bench up` runs it: about a minute, on a machine that has nothing else to do. It prints goals and figures,
 //! and ends with exit code 1 if a goal is missed. It starts an instance of its own, in a temporary folder and on ports of
-//! its own, and removes it again, also when a step fails or on Ctrl-C. A first `up`, not measured, uses the cache that
-//! people have; the toolbox of that is used throughout.
+//! its own, and removes it again, also when a step fails or on Ctrl-C. Only the toolbox is that of the machine's user.
 //!
 //! Why: people bring the stack up many times a day, and compare with what they would have typed. Starting eight databases
 //! costs what PostgreSQL costs; the helper must not add to it.
@@ -181,8 +180,7 @@ impl Bench {
             .map(|path| read_json(&path))
             .collect::<Result<_>>()?;
         drop(checkout);
-        let (databases, others): (Vec<&Value>, Vec<&Value>) =
-            records.iter().partition(|record| record["login"].is_object());
+        let (databases, others): (Vec<_>, Vec<_>) = records.iter().partition(|record| record["login"].is_object());
         let ([first, ..], [redis], 8) = (&databases[..], &others[..], databases.len()) else {
             bail!("the goals are about eight databases and Redis, and these are others: {records:?}");
         };
@@ -246,9 +244,8 @@ impl Bench {
         command.args(["-c", BY_HAND]).env_clear().envs(script.environment.clone());
         command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some((uid, gid)) = script.user {
-            let (uid, gid) = (u32::try_from(uid)?, u32::try_from(gid)?);
-            chown(folder, Some(uid), Some(gid))?;
-            command.uid(uid).gid(gid);
+            command.uid(uid.try_into()?).gid(gid.try_into()?);
+            chown(folder, Some(uid.try_into()?), Some(gid.try_into()?))?;
         }
         rustix::fs::sync();
         let begun = Instant::now();
