@@ -298,7 +298,7 @@ pub enum ToolboxVerb {
 /// Write the files that are generated from manifests and types
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask render\n  cargo xtask render --check\n  cargo xtask render schema --print"
+    after_help = "Examples:\n  cargo xtask render\n  cargo xtask render --check\n  cargo xtask render compose --print"
 )]
 pub struct RenderArgs {
     /// What to write [default: all]
@@ -318,6 +318,8 @@ pub enum Rendered {
     Schema,
     /// .env.example and .env.<stack>.example
     EnvExample,
+    /// docker/<stack>/compose.yaml
+    Compose,
 }
 
 /// Print a script that completes `cargo xtask` in your shell, names of databases included

@@ -316,7 +316,7 @@ fn report(
             let option = cx.stack_option();
             let database = steps.iter().find(|step| step.service.postgres().is_some());
             let psql = database
-                .map_or_else(String::new, |step| format!(", `cargo xtask psql {}{option}`", step.service.short_name));
+                .map_or_else(String::new, |step| format!(", `cargo xtask{option} psql {}`", step.service.short_name));
             ui::tell(format!(
                 "\n{} ready in {}. Next: `cargo xtask status{option}`, `cargo xtask env{option}`{psql}",
                 units::plural(ready, "service"),

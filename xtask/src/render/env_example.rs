@@ -1,21 +1,12 @@
 //! `.env.example` and `.env.<stack>.example`: every variable that a stack reads, with its default and a word.
 
-use std::collections::BTreeMap;
-
 use super::GeneratedFile;
-use crate::stack::fault::Faults;
+use crate::stack::Stack;
 use crate::stack::model::SettingGroup;
-use crate::stack::{Repository, Stack, resolve};
 
-/// One file for each stack, without any override in effect.
-pub fn files(repository: &Repository) -> Result<Vec<GeneratedFile>, Faults> {
-    let mut files = Vec::new();
-    for name in &repository.stacks {
-        let stack = resolve::load(repository, name, &BTreeMap::new())?;
-        let path = format!("{}.example", stack.env_file.display());
-        files.push(GeneratedFile { path: path.into(), text: text(&stack) });
-    }
-    Ok(files)
+/// The stack's file.
+pub fn file(stack: &Stack) -> GeneratedFile {
+    GeneratedFile { path: format!("{}.example", stack.env_file.display()).into(), text: text(stack) }
 }
 
 fn text(stack: &Stack) -> String {
@@ -32,19 +23,25 @@ fn text(stack: &Stack) -> String {
         (SettingGroup::Port, "Ports on 127.0.0.1"),
         (SettingGroup::Tool, "Tools"),
         (SettingGroup::Application, "Applications"),
-        (SettingGroup::Image, "Images of the Docker engine"),
+        (SettingGroup::Image, "Images of containers"),
     ];
     for (group, title) in titles {
         let settings: Vec<_> = stack.settings.iter().filter(|setting| setting.group == group).collect();
         if settings.is_empty() {
             continue;
         }
-        let width = settings.iter().map(|setting| setting.name.len() + setting.default.len()).max().unwrap_or(0) + 3;
+        // Image references differ too much in length to stand in columns.
+        let longest = settings.iter().map(|setting| setting.name.len() + setting.default.len()).max().unwrap_or(0);
+        let width = if group == SettingGroup::Image { 0 } else { longest + 1 };
         text.push_str(&format!("\n# {title}\n"));
         for setting in settings {
             let assignment = format!("{}={}", setting.name, setting.default);
-            text.push_str(&format!("{assignment:width$}# {}\n", setting.word));
+            text.push_str(&format!("{assignment:width$}  # {}\n", setting.word));
         }
     }
+    text.push_str(&format!(
+        "\n# Plain `docker compose`, from the repository's root\nCOMPOSE_FILE=docker/{name}/compose.yaml  # the generated file\n",
+        name = stack.name
+    ));
     text
 }

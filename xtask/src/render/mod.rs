@@ -1,5 +1,6 @@
 //! Generated files. Pure: manifests and types in, text out.
 
+pub mod compose;
 pub mod env_example;
 pub mod schema;
 

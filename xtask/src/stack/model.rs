@@ -209,6 +209,15 @@ impl Service {
     }
 }
 
+/// The locale arguments of initdb, the same wherever a server runs: the built-in provider sorts alike on every platform;
+/// servers before 17 have only the C library's.
+pub fn initdb_locale(major: u32) -> Vec<&'static str> {
+    match major {
+        17.. => vec!["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"],
+        _ => vec!["--locale=C.UTF-8"],
+    }
+}
+
 /// A name that leads nowhere, with the nearest that does.
 #[derive(Debug)]
 pub struct UnknownName {

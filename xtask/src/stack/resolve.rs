@@ -542,7 +542,12 @@ impl Resolver<'_> {
             return None;
         };
         let variable = image.variable.clone();
-        let (reference, source) = self.setting(&variable, &image.to_string(), "image", SettingGroup::Image);
+        let (reference, source) = self.setting(
+            &variable,
+            &image.to_string(),
+            &format!("image of {key}", key = key.trim_end_matches(".image")),
+            SettingGroup::Image,
+        );
         if source != Source::Manifest {
             let (named, digest) =
                 reference.split_once('@').map_or((reference.as_str(), ""), |(name, digest)| (name, digest));

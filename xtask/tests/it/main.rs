@@ -10,6 +10,7 @@
     reason = "tests start programs and write files as people do"
 )]
 
+mod compose;
 mod configuration;
 mod data;
 mod doctor;

@@ -14,6 +14,7 @@ use super::programs::PostgresPrograms;
 use crate::engine::postgres::{MAINTENANCE_DATABASE, SPARE_DATABASE};
 use crate::files;
 use crate::instance::server_user::ServerUser;
+use crate::stack::model::initdb_locale;
 use crate::toolbox::{cache_folder, lock_beside};
 use crate::tools;
 
@@ -31,11 +32,7 @@ host   all          all  ::1/128        scram-sha-256
 /// The initialised cluster to copy, made if it is not there yet.
 pub async fn provide(programs: &PostgresPrograms, superuser: &str, user: Option<&ServerUser>) -> Result<PathBuf> {
     let major: u32 = programs.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    // The built-in provider sorts the same everywhere; older servers have only the C library's.
-    let locale = match major {
-        17.. => vec!["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"],
-        _ => vec!["--locale=C.UTF-8"],
-    };
+    let locale = initdb_locale(major);
     let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
     let mut hash = Sha256::new();
     let bin = programs.bin.display().to_string();
