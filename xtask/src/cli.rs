@@ -86,7 +86,7 @@ pub struct UpArgs {
     #[arg(long)]
     pub json: bool,
     /// How long one service may take to answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_secs: u64,
 }
 
@@ -107,7 +107,7 @@ pub struct DownArgs {
     #[arg(long, requires = "volumes")]
     pub discard: bool,
     /// Bring back the data that the last `down --volumes` put aside
-    #[arg(long, conflicts_with_all = ["volumes", "discard"])]
+    #[arg(long, conflicts_with_all = ["volumes", "discard", "dry_run"])]
     pub undo: bool,
     /// Do not ask
     #[arg(long)]
@@ -134,7 +134,7 @@ pub struct RestartArgs {
     #[arg(value_name = "SERVICE", add = ArgValueCandidates::new(completions::services))]
     pub services: Vec<String>,
     /// How long one service may take to answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_secs: u64,
 }
 

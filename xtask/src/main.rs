@@ -54,12 +54,15 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
+    let changes = matches!(cli.verb, Verb::Up(_) | Verb::Down(_) | Verb::Stop(_) | Verb::Restart(_));
     let exit = runtime.block_on(async {
         tokio::select! {
             done = run(cli) => done,
             interrupted = interrupted() => interrupted.map(|()| {
-                ui::tell("\ninterrupted; what started keeps running and is recorded: `cargo xtask status` shows it, \
+                if changes {
+                    ui::tell("\ninterrupted; what started keeps running and is recorded: `cargo xtask status` shows it, \
                     `cargo xtask up` goes on, `cargo xtask stop` stops it");
+                }
                 Exit::Interrupted
             }),
         }

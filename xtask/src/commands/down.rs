@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::stop::stop_services;
+use super::stop::{refuse_if_forgotten, stop_services};
 use crate::cli::DownArgs;
 use crate::context::Context;
 use crate::engine::native::observe::{self, Observed};
+use crate::engine::native::record::Record;
 use crate::engine::native::servers::{data_folder, socket_folder};
-use crate::engine::native::start::identity_file;
 use crate::engine::postgres::{self, Door};
 use crate::engine::redis;
 use crate::files;
@@ -26,19 +26,26 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
     }
     let lock = cx.lock().await?;
     let Some(instance) = cx.instance()? else {
+        refuse_if_forgotten(cx)?;
         ui::tell(format!("{} is not running, and has no data", cx.stack.name));
         return Ok(Exit::Done);
     };
-    let names = observe::service_folders(&instance)?;
+    let names = observe::all_services(&instance)?;
+    let aside = instance.data_folder().join(ASIDE);
     if args.dry_run {
         for name in &names {
             let running = matches!(observe::service(&instance, name)?, Observed::Running(_));
             let data = if args.volumes { "remove its data" } else { "keep its data" };
             ui::data(&format!("  {name}: {}{data}\n", if running { "stop, " } else { "" }))?;
         }
+        if args.volumes && aside.exists() && (args.discard || !names.is_empty()) {
+            ui::data(&format!(
+                "  what an earlier `down --volumes` put aside: remove {}\n",
+                units::megabytes(files::size_on_disk(&aside))
+            ))?;
+        }
         return Ok(Exit::Done);
     }
-    let aside = instance.data_folder().join(ASIDE);
     if args.volumes && (!names.is_empty() || (args.discard && aside.exists())) {
         agree(cx, args, &instance, &names).await?;
     }
@@ -119,10 +126,11 @@ async fn agree(cx: &Context, args: &DownArgs, instance: &Instance, names: &[Stri
         return Ok(());
     }
     if !ui::can_ask() {
-        bail!(
-            Failure::new(Exit::Refused, "nobody is there to ask, nothing was done")
-                .hint(format!("`cargo xtask down --volumes --yes{}`", cx.stack_option()))
-        );
+        bail!(Failure::new(Exit::Refused, "nobody is there to ask, nothing was done").hint(format!(
+            "`cargo xtask down --volumes --yes{}{}`",
+            if args.discard { " --discard" } else { "" },
+            cx.stack_option()
+        )));
     }
     let name = cx.stack.name.clone();
     let answer = tokio::task::spawn_blocking(move || ui::ask(&format!("Type {name} to go on: "))).await??;
@@ -138,7 +146,7 @@ fn put_aside(instance: &Instance, names: &[String]) -> Result<()> {
     let aside = instance.data_folder().join(ASIDE);
     let partial = instance.data_folder().join(format!("{ASIDE}.partial"));
     files::create_folder(&partial)?;
-    for name in names {
+    for name in names.iter().filter(|name| instance.service_folder(name).exists()) {
         let target = partial.join(name);
         files::remove_folder(&target)?;
         move_folder(&instance.service_folder(name), &target)?;
@@ -167,7 +175,9 @@ async fn undo(cx: &Context) -> Result<Exit> {
     }
     let in_the_way: Vec<&str> = found
         .iter()
-        .filter(|(_, name)| identity_file(&instance, name).exists())
+        .filter(|(_, name)| {
+            data_folder(&instance, name).exists() || Record::path(&instance.service_folder(name)).exists()
+        })
         .map(|(_, name)| name.as_str())
         .collect();
     if !in_the_way.is_empty() {

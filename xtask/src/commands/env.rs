@@ -17,6 +17,10 @@ use crate::ui::{self, Exit};
 /// What a URL may hold as it is in a user name, a password or a path.
 const URL_SAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// Variables of the shell that would lead a client of PostgreSQL to another server, or keep it from this one. A command
+/// that is given the variables here must not inherit those.
+pub const ELSEWHERE: [&str; 5] = ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLMODE", "PGOPTIONS"];
+
 pub type Variables = Vec<(String, String)>;
 
 pub fn run(cx: &Context, args: &EnvArgs) -> Result<Exit> {

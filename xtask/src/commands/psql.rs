@@ -13,9 +13,6 @@ use crate::stack::Service;
 use crate::tools;
 use crate::ui::{self, Exit, Failure, table, units};
 
-/// Variables of the shell that would lead psql to another server, or keep it from this one.
-const ELSEWHERE: [&str; 5] = ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLMODE", "PGOPTIONS"];
-
 pub async fn run(cx: &Context, args: &PsqlArgs) -> Result<Exit> {
     let Some((service, postgres)) =
         cx.stack.databases().find(|(service, _)| [&service.short_name, &service.name].contains(&&args.database))
@@ -33,7 +30,7 @@ pub async fn run(cx: &Context, args: &PsqlArgs) -> Result<Exit> {
     }
     if let Some(psql) = find_psql(cx, service, postgres.major).await? {
         let mut command = tools::program(psql);
-        for name in ELSEWHERE {
+        for name in env::ELSEWHERE {
             command.env_remove(name);
         }
         command.args(&args.arguments).envs(env::variables(cx, Some(&service.short_name))?);
@@ -43,7 +40,7 @@ pub async fn run(cx: &Context, args: &PsqlArgs) -> Result<Exit> {
         bail!(
             Failure::new(Exit::Failed, "there is no `psql` on this machine")
                 .body("  without it, only one statement works: `cargo xtask psql learning -c 'SELECT 1'`")
-                .hint("`nix develop`, or install PostgreSQL's client programs")
+                .hint("install PostgreSQL's client programs")
         );
     };
     let door = Door::Tcp { port: live.port, password: login.password };

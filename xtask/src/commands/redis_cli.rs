@@ -32,7 +32,7 @@ pub fn run(cx: &Context, args: &RedisCliArgs) -> Result<Exit> {
         bail!(
             Failure::new(Exit::Failed, "there is no `redis-cli` on this machine")
                 .body("  without it, one command works: `cargo xtask redis-cli GET greeting`")
-                .hint("`nix develop`, or install Redis' tools")
+                .hint("install Redis' tools")
         );
     }
     let reply = client::command(live.port, &args.arguments)?;

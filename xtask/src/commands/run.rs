@@ -13,6 +13,9 @@ pub fn run(cx: &Context, args: &RunArgs) -> Result<Exit> {
         bail!(Failure::new(Exit::Usage, "no command behind `--`"));
     };
     let mut command = tools::program(program);
+    for name in super::env::ELSEWHERE {
+        command.env_remove(name);
+    }
     command.args(arguments).envs(variables);
     Err(tools::become_program(command))
 }

@@ -90,10 +90,10 @@ pub async fn ask(cx: &Context) -> Result<Status> {
         cx.stack.services.iter().filter(|service| !matches!(service.kind, Kind::Tool(_))).map(async |service| {
             match &instance {
                 Some(instance) => line(instance, service).await,
-                None => Ok(blank(service, State::Absent)),
+                None => blank(service, State::Absent),
             }
         });
-    let services = futures_util::future::join_all(lines).await.into_iter().collect::<Result<_>>()?;
+    let services = futures_util::future::join_all(lines).await;
     Ok(Status {
         stack: cx.stack.name.clone(),
         engine: instance.as_ref().map(|instance| instance.identity.engine),
@@ -121,9 +121,13 @@ fn blank(service: &Service, state: State) -> Line {
     }
 }
 
-async fn line(instance: &Instance, service: &Service) -> Result<Line> {
+async fn line(instance: &Instance, service: &Service) -> Line {
     let short_name = &service.short_name;
-    Ok(match observe::service(instance, short_name)? {
+    let observed = match observe::service(instance, short_name) {
+        Ok(observed) => observed,
+        Err(error) => return Line { problem: Some(format!("{error:#}")), ..blank(service, State::NotReady) },
+    };
+    match observed {
         Observed::Absent => blank(service, State::Absent),
         Observed::Stopped => {
             let data_bytes = Some(files::size_on_disk(&data_folder(instance, short_name)));
@@ -156,7 +160,7 @@ async fn line(instance: &Instance, service: &Service) -> Result<Line> {
                 Err(_) => Line { problem: Some(format!("no answer within {} s", PATIENCE.as_secs())), ..running },
             }
         }
-    })
+    }
 }
 
 /// What a running server says of itself.

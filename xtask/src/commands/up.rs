@@ -12,7 +12,7 @@ use crate::cli::UpArgs;
 use crate::commands::ports::{fix, tell_change};
 use crate::context::Context;
 use crate::engine::native::programs::{self, Missing, Programs};
-use crate::engine::native::start::{Started, Starter};
+use crate::engine::native::start::{self, Started, Starter};
 use crate::engine::native::{observe, servers, stop, template};
 use crate::engine::plan::{self, Action, Step};
 use crate::engine::{self, Wish};
@@ -68,6 +68,7 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
         bail!(ports::conflict_failure(&cx.stack, &taken, asked));
     }
     check_space(&instance, &steps)?;
+    start::check_all_data(&cx.stack, &instance, &starting)?;
     let (programs, missing) = programs::find(&starting, instance.identity.server_user.as_ref(), &cx.toolbox()?).await?;
     if !missing.is_empty() {
         bail!(missing_failure(&missing));
@@ -327,7 +328,10 @@ fn report(
         1 => Err(failed.into_iter().map(|(_, error)| error).next().unwrap_or_else(|| anyhow::anyhow!("failed"))),
         count => {
             let body: String = failed.iter().map(|(_, error)| format!("{}\n", ui::failure::rendered(error))).collect();
-            let hint = format!("the other {} run; `cargo xtask up` tries again", units::plural(ready, "service"));
+            let hint = match ready {
+                0 => "`cargo xtask up` tries again".to_owned(),
+                _ => format!("{} ready; `cargo xtask up` tries again", units::plural(ready, "service")),
+            };
             bail!(
                 Failure::new(Exit::Failed, format!("{count} of {} services did not start", steps.len()))
                     .body(body)

@@ -11,14 +11,17 @@ use crate::engine::native::servers::data_folder;
 use crate::engine::native::start::data_major;
 use crate::instance::{Instance, registry};
 use crate::ports;
+use crate::stack::fault::is_secret;
 use crate::stack::model::SettingGroup;
 use crate::stack::{Kind, Service, Stack};
+use crate::ui::Failure;
 
 pub fn taken_ports(stack: &Stack, instance: Option<&Instance>, option: &str) -> Result<Vec<Finding>> {
     let mut ours = Vec::new();
     if let Some(instance) = instance {
         for service in stack.core() {
-            if let Observed::Running(record) = observe::service(instance, &service.short_name)? {
+            // What cannot be read is a finding of its own.
+            if let Ok(Observed::Running(record)) = observe::service(instance, &service.short_name) {
                 ours.push(record.port);
             }
         }
@@ -37,7 +40,6 @@ pub fn passwords(stack: &Stack) -> Vec<Finding> {
     if stack.environment != "production" {
         return Vec::new();
     }
-    let is_secret = |name: &str| name.contains("PASSWORD") || name.contains("SECRET");
     let defaults = stack.settings.iter().filter(|setting| {
         setting.group != SettingGroup::Image && is_secret(&setting.name) && setting.value == setting.default
     });
@@ -61,8 +63,19 @@ pub fn instance(stack: &Stack, instance: &Instance) -> Result<Vec<Finding>> {
     for service in stack.core() {
         findings.extend(data(stack, instance, service)?);
     }
+    for record in observe::without_folder(instance) {
+        let text = format!("`{}` (pid {}) runs, and its folder is gone", record.service, record.pid);
+        findings.push(Finding::new("folder-gone", Level::Error, text).fix("`cargo xtask stop`, then `cargo xtask up`"));
+    }
     for name in observe::service_folders(instance)? {
-        match observe::service(instance, &name)? {
+        let observed = match observe::service(instance, &name) {
+            Ok(observed) => observed,
+            Err(error) => {
+                findings.push(unreadable(&name, &error));
+                continue;
+            }
+        };
+        match observed {
             Observed::Died(record) => findings.push(
                 Finding::new("record-stale", Level::Warning, format!("`{name}` (pid {}) is gone, though nobody stopped it", record.pid))
                     .fix(format!("`cargo xtask up` starts it again, `cargo xtask logs {name}` may say why; `doctor --fix` clears the record"))
@@ -83,6 +96,14 @@ pub fn instance(stack: &Stack, instance: &Instance) -> Result<Vec<Finding>> {
         }
     }
     Ok(findings)
+}
+
+fn unreadable(name: &str, error: &anyhow::Error) -> Finding {
+    let finding = Finding::new("record-unreadable", Level::Error, format!("{name}: {error:#}"));
+    match error.downcast_ref::<Failure>().and_then(|failure| failure.hint.clone()) {
+        Some(hint) => finding.fix(hint),
+        None => finding,
+    }
 }
 
 fn data(stack: &Stack, instance: &Instance, service: &Service) -> Result<Vec<Finding>> {
@@ -122,8 +143,8 @@ pub fn forgotten() -> Vec<Finding> {
         let running = entry.records.iter().filter(|record| record.is_alive()).count();
         let checkout = entry.identity.checkout.display().to_string();
         let text = match running {
-            0 => format!("an instance of {} in {checkout}, which is gone, is still noted", entry.identity.stack),
-            _ => format!("{running} servers of {} still run for {checkout}, which is gone", entry.identity.stack),
+            0 => format!("an instance of {} in {checkout}, whose state is gone, is still noted", entry.identity.stack),
+            _ => format!("{running} servers of {} still run for {checkout}, whose state is gone", entry.identity.stack),
         };
         let level = if running == 0 { Level::Info } else { Level::Warning };
         Finding::new("checkout-gone", level, text)

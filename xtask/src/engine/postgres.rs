@@ -1,8 +1,9 @@
 //! Talking to PostgreSQL: who is it, is it ready, and the little that `up` sets.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
@@ -51,6 +52,8 @@ pub const MAINTENANCE_DATABASE: &str = "postgres";
 /// hundredth of making one.
 pub const SPARE_DATABASE: &str = "xtask_spare";
 
+/// How long a server may take for what should take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(15);
 const NAME: &str = "cargo xtask";
 /// Statements of ours stay out of the server's log: one of them holds a password.
 const UNLOGGED: [(&str, &str); 3] =
@@ -119,6 +122,11 @@ fn judge<T>(error: sqlx::Error) -> Result<Probe<Result<T, Denied>>> {
 /// Makes role and database be there and the password be the one asked for; tells what was changed.
 /// `superuser` is the role that initdb made.
 pub async fn mend(sockets: &Path, port: u16, superuser: &str, wanted: &Login) -> Result<Vec<&'static str>> {
+    let mended = tokio::time::timeout(PATIENCE, mend_at_leisure(sockets, port, superuser, wanted)).await;
+    mended.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))?
+}
+
+async fn mend_at_leisure(sockets: &Path, port: u16, superuser: &str, wanted: &Login) -> Result<Vec<&'static str>> {
     let door = Door::Socket { folder: sockets.to_owned(), port };
     let mut connection = connect(&door, superuser, MAINTENANCE_DATABASE).await?;
     let mut changed = vec!["password set"];
@@ -175,7 +183,8 @@ pub async fn query(door: &Door, user: &str, database: &str, sql: &str) -> Result
 /// The rows that a database's statistics count, roughly; `None` if it does not say.
 pub async fn row_count(door: &Door, login: &Login) -> Option<u64> {
     let sql = "SELECT coalesce(sum(n_live_tup), 0)::bigint::text FROM pg_stat_user_tables";
-    query(door, &login.user, &login.database, sql).await.ok()?.last()?.first()?.parse().ok()
+    let asked = tokio::time::timeout(PATIENCE, query(door, &login.user, &login.database, sql));
+    asked.await.ok()?.ok()?.last()?.first()?.parse().ok()
 }
 
 fn literal(text: &str) -> String {

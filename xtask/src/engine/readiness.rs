@@ -20,11 +20,17 @@ const LONGEST_INTERVAL: Duration = Duration::from_millis(60);
 pub async fn poll<T>(cap: Duration, mut probe: impl AsyncFnMut() -> Result<Probe<T>>) -> Result<T> {
     let deadline = Instant::now() + cap;
     let mut interval = FIRST_INTERVAL;
+    let mut last = "it was not asked yet".to_owned();
     loop {
-        let status = match probe().await? {
-            Probe::Ready(value) => return Ok(value),
-            Probe::NotYet(status) => status,
+        // A server that hangs must not hang the one who asks.
+        let status = match tokio::time::timeout_at(deadline, probe()).await {
+            Ok(answer) => match answer? {
+                Probe::Ready(value) => return Ok(value),
+                Probe::NotYet(status) => status,
+            },
+            Err(_) => format!("{last}; then it took the connection and said nothing"),
         };
+        last.clone_from(&status);
         if Instant::now() >= deadline {
             bail!("no answer within {} s; last: {status}", cap.as_secs());
         }

@@ -58,6 +58,11 @@ pub fn note(instance: &Instance) -> Result<()> {
     files::write_json(&file, &instance.identity)
 }
 
+/// The copies of this instance's records.
+pub fn records_of(instance: &Instance) -> Vec<Record> {
+    entry(&folder_of(instance)).map(|entry| entry.records).unwrap_or_default()
+}
+
 /// All instances of this user. What cannot be read is left out: the registry is a help, not the truth.
 pub fn entries() -> Vec<Entry> {
     let Ok(folders) = std::fs::read_dir(folder()) else { return Vec::new() };

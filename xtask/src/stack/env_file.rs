@@ -63,7 +63,8 @@ impl EnvFile {
                 Err(expected) => faults.push(Fault {
                     file: self.path.clone(),
                     line: Some(line),
-                    key: content.split(['=', ' ']).next().unwrap_or_default().to_owned(),
+                    // What is no assignment may be the rest of somebody's secret.
+                    key: content.split_once('=').map_or("(a line)", |(name, _)| name.trim()).to_owned(),
                     found: "a line that is not an assignment".into(),
                     expected: expected.into(),
                     fix: None,

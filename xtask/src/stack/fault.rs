@@ -57,6 +57,12 @@ impl fmt::Display for Faults {
     }
 }
 
+/// Whether a variable or key of that name holds something that must not be shown.
+pub fn is_secret(name: &str) -> bool {
+    let name = name.to_uppercase();
+    ["PASSWORD", "PASWORD", "PASSWD", "SECRET", "TOKEN"].iter().any(|word| name.contains(word))
+}
+
 /// The known name that a person most likely meant, if one is near enough.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = written.to_lowercase();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
-use super::fault::{Fault, Faults, nearest};
+use super::fault::{Fault, Faults, is_secret, nearest};
 use super::images::{self, IMAGES_FILE, Image};
 use super::manifest::{self, Manifest};
 use super::model::*;
@@ -20,7 +20,9 @@ const LONGEST_IDENTIFIER: usize = 63;
 /// Pub/Sub refuses shorter resource ids.
 const SHORTEST_TOPIC: usize = 3;
 /// Folders that an instance has beside those of its services.
-const RESERVED_NAMES: [&str; 2] = ["run", "removed"];
+const RESERVED_NAMES: [&str; 4] = ["run", "removed", "lock", "instance"];
+/// Names that PostgreSQL keeps for itself.
+const RESERVED_IDENTIFIERS: [&str; 4] = ["template0", "template1", "public", "none"];
 /// Long enough for any name here, short enough for socket paths and host names.
 const LONGEST_NAME: usize = 40;
 
@@ -584,8 +586,12 @@ impl Resolver<'_> {
     fn check_name(&mut self, key: &str, name: &str) {
         let well = name.starts_with(|first: char| first.is_ascii_lowercase())
             && name.chars().all(|part| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '-')
-            && name.len() <= LONGEST_NAME
-            && !RESERVED_NAMES.contains(&name);
+            && name.len() <= LONGEST_NAME;
+        if RESERVED_NAMES.contains(&name) {
+            let expected = format!("another name: the helper keeps {} for itself", RESERVED_NAMES.join(", "));
+            self.fault(key, format!("`{name}`"), &expected, Some(format!("{name}-database")));
+            return;
+        }
         if !well {
             let folded: String =
                 name.to_lowercase().chars().map(|part| if part.is_ascii_alphanumeric() { part } else { '-' }).collect();
@@ -601,14 +607,16 @@ impl Resolver<'_> {
         let well = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
             && name.chars().all(|part| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '_')
             && name.len() <= LONGEST_IDENTIFIER
-            && !name.starts_with("pg_");
+            && !name.starts_with("pg_")
+            && !RESERVED_IDENTIFIERS.contains(&name);
         let stands_in = *source == Source::Manifest && self.file.stands_in(key);
         if !well && !stands_in {
             let fault = self.override_fault(variable, key, source);
             self.faults.push(Fault {
                 found: format!("`{name}`"),
                 expected: format!(
-                    "a PostgreSQL name of lower-case letters, digits and `_`, at most {LONGEST_IDENTIFIER} long, not beginning with `pg_`"
+                    "a PostgreSQL name of lower-case letters, digits and `_`, at most {LONGEST_IDENTIFIER} long, not beginning with `pg_`, and none of {}",
+                    RESERVED_IDENTIFIERS.join(", ")
                 ),
                 ..fault
             });
@@ -670,7 +678,7 @@ fn check_variable_names(repository: &Repository, stack: &Stack, overrides: &Over
         } else if let Some(near) = nearest(name, known.iter().copied()) {
             faults.push(Fault {
                 expected: format!("did you mean `{near}`?"),
-                fix: Some(format!("{near}={}", assignment.value)),
+                fix: Some(format!("{near}={}", if is_secret(near) { "…" } else { &assignment.value })),
                 ..fault
             });
         } else if name.starts_with("POSTGRES_") && name.ends_with("_PORT") {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Fault, Faults, nearest};
+use super::fault::{Fault, Faults, is_secret, nearest};
 use crate::files;
 
 /// A parsed file that still knows where each key stands.
@@ -57,7 +57,10 @@ impl TomlFile {
                 file: self.path.clone(),
                 line: Some(self.line_at(span.start)),
                 key: "(syntax)".into(),
-                found: format!("`{}`", self.text_of_line_at(span.start)),
+                found: match self.text_of_line_at(span.start) {
+                    line if is_secret(line) => "a line with a secret in it".into(),
+                    line => format!("`{line}`"),
+                },
                 expected: one_line(error.message()),
                 fix: None,
             });
@@ -139,8 +142,9 @@ impl TomlFile {
                 fault.fix = nearest(unknown, known.iter().map(String::as_str)).map(|name| format!("\"{name}\""));
             }
             Problem::Value { expected } => {
-                fault.found = match value.and_then(|value| self.text.get(value.span())) {
+                fault.found = match value.filter(|_| !is_secret(key)).and_then(|value| self.text.get(value.span())) {
                     Some(text) => format!("`{}`", text.trim()),
+                    None if is_secret(key) => "another kind of value".into(),
                     None => format!("`{}`", self.text_of_line_at(span.start)),
                 };
                 fault.expected =

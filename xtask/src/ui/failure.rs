@@ -79,17 +79,22 @@ impl std::error::Error for Failure {}
 
 /// The exit code of an error.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
-    error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(Exit::Failed, |failure| failure.exit)
+    // A failure may be the outermost context, which is not in the chain under its own type.
+    let inner = || error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
+    error.downcast_ref::<Failure>().or_else(inner).map_or(Exit::Failed, |failure| failure.exit)
 }
 
 /// The error as it is printed.
 pub fn rendered(error: &anyhow::Error) -> String {
     let mut text = format!("{} {}\n", paint(BAD.bold(), "error:"), error);
-    let mut hint = None;
+    let mut hint = error.downcast_ref::<Failure>().and_then(|failure| failure.hint.as_ref());
+    let mut said = error.to_string();
     for (depth, cause) in error.chain().enumerate() {
-        if depth > 0 {
-            text.push_str(&format!("  {} {cause}\n", paint(STRONG, "caused by:")));
+        let words = cause.to_string();
+        if depth > 0 && !said.contains(&words) {
+            text.push_str(&format!("  {} {words}\n", paint(STRONG, "caused by:")));
         }
+        said.push_str(&words);
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             if !failure.body.is_empty() {
                 text.push_str(&format!("\n{}\n\n", failure.body.trim_end_matches('\n')));

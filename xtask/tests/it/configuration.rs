@@ -101,7 +101,7 @@ fn faults_of_env_files_are_told_with_the_right_name() {
         ".env:3  REDIS_PORT",
         "which `event-store` has as well",
         ".env:4  POSTGRES_USER",
-        ".env:5  nonsense",
+        ".env:5  (a line)",
     ] {
         assert!(ran.err.contains(expected), "no {expected:?} in\n{}", ran.err);
     }
@@ -178,6 +178,30 @@ fn passwords_survive_urls_and_shells() {
     shell = std::process::Command::new("bash");
     shell.args(["-c", &script]).envs(environment).current_dir(&checkout.root);
     assert_eq!(crate::support::ran(shell).out, "p@ss/w:rd %\"$x");
+}
+
+#[test]
+fn no_error_shows_a_secret() {
+    let checkout = Checkout::new();
+    checkout.set("POSTGRES_PASWORD=sup3rsecret");
+    checkout.run(&["status"]).exits(2).says("POSTGRES_PASSWORD=…").silent_about("sup3rsecret");
+    checkout.replace(".env", "POSTGRES_PASWORD=sup3rsecret", "POSTGRES_PASSWORD=\"first\nsup3rsecret\"");
+    checkout.run(&["status"]).exits(2).silent_about("sup3rsecret");
+    let checkout = Checkout::new();
+    checkout.replace("config/effect.toml", "password = \"effect_password\"", "password = [\"sup3rsecret\"]");
+    checkout.run(&["status"]).exits(2).says("postgres.password").silent_about("sup3rsecret");
+    checkout.replace("config/effect.toml", "password = [\"sup3rsecret\"]", "password = \"sup3rsecret");
+    checkout.run(&["status"]).exits(2).says("(syntax)").silent_about("sup3rsecret");
+}
+
+#[test]
+fn names_that_somebody_else_keeps_are_refused_before_anything_is_made() {
+    let checkout = Checkout::new();
+    checkout.append(".env.nanika", "POSTGRES_DB=template0\nPOSTGRES_USER=public\n");
+    checkout.run(&["up", "--stack", "nanika"]).exits(2).says("`template0`").says("`public`").says("none of template0");
+    checkout.replace("config/effect.toml", "[databases.saga]", "[databases.lock]");
+    checkout.run(&["status"]).exits(2).says("the helper keeps run, removed, lock, instance for itself");
+    checkout.run(&["up", "--timeout-secs", "18446744073709551615"]).exits(2);
 }
 
 #[test]

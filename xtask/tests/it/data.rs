@@ -42,6 +42,23 @@ fn removing_data_is_refused_unasked_and_can_be_undone() {
     checkout.run(&["down"]).ok();
 }
 
+#[test]
+fn undo_never_takes_live_data() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "redis"]).ok();
+    checkout.run(&["down", "--volumes", "--yes"]).ok();
+    checkout.run(&["down", "--undo", "--dry-run"]).exits(2);
+    checkout.run(&["up", "redis"]).ok();
+    checkout.run(&["down", "--volumes", "--dry-run"]).ok().says("put aside: remove");
+    fs::remove_file(checkout.data_folder("effect").join("redis/identity.json")).unwrap();
+    checkout.run(&["down", "--undo"]).exits(4).says("there are new data of redis");
+    assert_eq!(checkout.servers().len(), 1);
+    // Data that nobody's name is on are not started on either, and nothing is stopped for it.
+    checkout.append("docker/redis/effect.conf", "maxmemory 100mb\n");
+    checkout.run(&["up", "redis"]).exits(4).says("another instance");
+    assert_eq!(checkout.servers().len(), 1, "the running one was left alone");
+}
+
 /// On a terminal somebody is asked, and only the stack's name is a yes.
 #[test]
 fn on_a_terminal_the_stacks_name_is_asked_for() {

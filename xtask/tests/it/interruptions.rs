@@ -251,6 +251,47 @@ fn a_server_that_does_not_start_shows_why() {
 }
 
 #[test]
+fn a_server_that_hangs_hangs_nobody_else() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning", "redis"]).ok();
+    let pid = checkout.pid("learning");
+    signal(pid, "STOP");
+    let begun = std::time::Instant::now();
+    checkout.run(&["up", "learning", "redis", "--timeout-secs", "2"]).exits(1).says("no answer within 2 s");
+    checkout.run(&["status"]).exits(3).says("not ready");
+    checkout.run(&["down", "--volumes"]).exits(4);
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    signal(pid, "CONT");
+    checkout.run(&["up", "learning", "redis"]).ok().says("unchanged");
+}
+
+#[test]
+fn a_folder_or_record_that_is_gone_or_broken_keeps_no_server_from_being_stopped() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning", "redis"]).ok();
+    let redis = checkout.pid("redis");
+    fs::remove_dir_all(checkout.data_folder("effect").join("redis")).unwrap();
+    checkout.run(&["doctor"]).exits(3).says("folder-gone");
+    checkout.run(&["stop", "redis"]).ok().says("1 service stopped");
+    assert!(!is_running(redis));
+    checkout.run(&["up", "learning", "redis"]).ok();
+    // The registry's copy stands in for a record that was cut off.
+    fs::write(checkout.record_path("redis"), "").unwrap();
+    checkout.run(&["status", "--json"]).exits(3).says("\"ready\"");
+    let redis = checkout.servers();
+    checkout.run(&["down"]).ok().says("2 services stopped");
+    assert!(redis.iter().all(|pid| !is_running(*pid)));
+    // Without the copy, the one service is a finding, and the others are served.
+    checkout.run(&["up", "learning"]).ok();
+    fs::create_dir_all(checkout.data_folder("effect").join("redis")).unwrap();
+    fs::write(checkout.record_path("redis"), "{}").unwrap();
+    checkout.run(&["status"]).exits(3).says("ready").says("cannot be read");
+    checkout.run(&["doctor"]).exits(3).says("record-unreadable").says("rm -r");
+    fs::remove_file(checkout.record_path("redis")).unwrap();
+    checkout.run(&["up", "learning", "redis"]).ok();
+}
+
+#[test]
 fn what_somebody_removed_behind_our_back_is_made_again_or_named() {
     let checkout = Checkout::new();
     checkout.run(&["up", "learning", "redis"]).ok();

@@ -312,13 +312,13 @@ fn logs_are_prefixed_cut_and_followed() {
     checkout.run(&["psql", "learning", "-c", "SELEC follow_me"]).exits(1);
     std::thread::sleep(std::time::Duration::from_millis(400));
     crate::support::signal(i32::try_from(following.id()).unwrap(), "INT");
-    let followed = crate::support::finish(following).exits(130);
+    let followed = crate::support::finish(following).exits(130).silent_about("interrupted");
     assert!(followed.out.contains("learning │ ") && followed.out.contains("follow_me"), "{}", followed.out);
 }
 
 #[test]
 fn paths_with_spaces_and_japanese_and_great_length_work() {
-    for name in ["my project 学習 'x' $HOME", &"deep/".repeat(30)] {
+    for name in ["my \"project\" 学習 'x' $HOME", &"deep/".repeat(30)] {
         let checkout = Checkout::named(name);
         checkout.run(&["up", "learning", "redis"]).ok();
         assert_eq!(checkout.sql("learning", "SELECT 1"), "1");
@@ -371,6 +371,10 @@ fn an_ordinary_user_needs_nothing_of_roots() {
     assert_eq!(owner, uid);
     assert!(home.join(".cache/cargo-xtask/toolbox").is_dir());
     run(&["psql", "learning", "-XAtc", "SELECT 1"]).ok();
+    // What root leaves behind is explained.
+    std::os::unix::fs::chown(checkout.root.join(".xtask/effect/lock"), Some(0), Some(0)).unwrap();
+    run(&["stop"]).exits(1).says("is another user's").says("sudo chown -R");
+    std::os::unix::fs::chown(checkout.root.join(".xtask/effect/lock"), Some(uid), Some(gid)).unwrap();
     run(&["status"]).exits(3);
     run(&["down", "--volumes", "--yes", "--discard"]).ok();
 }
@@ -413,7 +417,11 @@ fn a_narrow_umask_and_a_shell_that_points_elsewhere_do_no_harm() {
     let mut shell = std::process::Command::new("bash");
     shell.args(["-c", &script]).current_dir(&checkout.root).envs(&checkout.environment);
     crate::support::ran(shell).ok();
-    assert_eq!(checkout.sql("learning", "SELECT host(inet_server_addr())"), "127.0.0.1");
+    let address = "SELECT host(inet_server_addr())";
+    assert_eq!(checkout.sql("learning", address), "127.0.0.1");
+    let psql = checkout.record("learning").unwrap()["program"].as_str().unwrap().replace("/bin/postgres", "/bin/psql");
+    let ran = checkout.run(&["run", "learning", "--", &psql, "-XAtc", address]).ok();
+    assert_eq!(ran.out, "127.0.0.1\n");
     checkout.environment.insert("XTASK_STACK".into(), String::new());
     checkout.run(&["up", "learning", "redis"]).ok().says("unchanged");
 }

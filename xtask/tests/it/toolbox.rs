@@ -114,7 +114,7 @@ fn what_cannot_be_found_is_named_for_all_services_with_the_ways_to_get_it() {
         "PostgreSQL 18, for event-store, learning, vocabulary, user, progress, algorithm, ai, saga",
         "the toolbox needs `pip` or `uv`",
         "Redis 8 or newer, for redis",
-        "the Pub/Sub emulator with Java, for pubsub",
+        "Pub/Sub emulator with Java, for pubsub",
         "no `java` on PATH",
         "apt-get install postgresql-18",
         "cargo xtask up --without pubsub",

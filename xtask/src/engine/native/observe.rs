@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 
 use super::record::Record;
 use super::servers::data_folder;
-use crate::instance::Instance;
+use crate::instance::{Instance, registry};
+use crate::ui::{Exit, Failure};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Observed {
@@ -17,9 +18,19 @@ pub enum Observed {
     Died(Record),
 }
 
-/// One service.
+/// One service. A record that cannot be read is taken from the registry's copy.
 pub fn service(instance: &Instance, short_name: &str) -> Result<Observed> {
-    Ok(match Record::read(instance, short_name)? {
+    let record =
+        Record::read(instance, short_name).or_else(|error| {
+            let copy = registry::records_of(instance).into_iter().find(|record| record.service == short_name);
+            copy.map(Some).ok_or_else(|| {
+                let path = Record::path(&instance.service_folder(short_name));
+                error.context(Failure::new(Exit::Failed, format!("the record of `{short_name}` cannot be read")).hint(
+                    format!("if `cargo xtask ports` shows that nothing of it runs: `rm -r '{}'`", path.display()),
+                ))
+            })
+        });
+    Ok(match record? {
         Some(record) if record.is_alive() => Observed::Running(record),
         Some(record) => Observed::Died(record),
         None if data_folder(instance, short_name).try_exists()? => Observed::Stopped,
@@ -33,6 +44,22 @@ pub fn sockets_are_there(observed: &Observed) -> bool {
         Observed::Running(record) => record.sockets.as_ref().is_none_or(|sockets| sockets.is_dir()),
         _ => true,
     }
+}
+
+/// Every service that has data, a record or a server.
+pub fn all_services(instance: &Instance) -> Result<Vec<String>> {
+    let mut names = service_folders(instance)?;
+    names.extend(without_folder(instance).into_iter().map(|record| record.service));
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Servers of the instance that run though somebody removed their folder, or the record in it.
+pub fn without_folder(instance: &Instance) -> Vec<Record> {
+    let mut records = registry::records_of(instance);
+    records.retain(|record| record.is_alive() && !Record::path(&instance.service_folder(&record.service)).exists());
+    records
 }
 
 /// Every service folder of the instance, also of services that the manifest no longer has.

@@ -181,7 +181,6 @@ pub async fn find_postgres(
         what: format!("PostgreSQL {major}"),
         looked,
         ways: vec![
-            "nix develop".into(),
             format!("apt-get install postgresql-{major}   (Debian, Ubuntu)"),
             format!("brew install postgresql@{major}      (macOS)"),
         ],
@@ -222,7 +221,6 @@ async fn find_redis(
         what: format!("Redis {major} or newer"),
         looked,
         ways: vec![
-            "nix develop".into(),
             "brew install redis         (macOS)".into(),
             format!("your system's package of Redis, if it is {major} or newer"),
         ],
@@ -257,10 +255,9 @@ fn find_emulator() -> Result<Emulator, Missing> {
         (Some(java), Some(jar)) => Ok(Emulator { java, jar }),
         (java, jar) => Err(Missing {
             services: vec![],
-            what: "the Pub/Sub emulator with Java".into(),
+            what: "Pub/Sub emulator with Java".into(),
             looked,
             ways: [
-                Some("nix develop .#gcp".to_owned()),
                 jar.is_none()
                     .then(|| "the Google Cloud SDK, then `gcloud components install pubsub-emulator`".to_owned()),
                 java.is_none().then(|| {

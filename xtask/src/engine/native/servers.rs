@@ -69,7 +69,7 @@ pub fn blueprint(repository: &Repository, instance: &Instance, service: &Service
                 ("ident_file", text(&data.join("pg_ident.conf"))),
                 ("listen_addresses", ADDRESS.to_owned()),
                 ("port", port.to_string()),
-                ("unix_socket_directories", format!("\"{}\"", text(&sockets))),
+                ("unix_socket_directories", format!("\"{}\"", text(&sockets).replace('"', "\"\""))),
                 ("cluster_name", instance.cluster_name(&service.short_name)),
             ];
             if cfg!(target_os = "macos") && postgres.major < 18 {

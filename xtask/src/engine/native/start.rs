@@ -334,51 +334,10 @@ impl Starter<'_> {
                 _ => own_folder(&data, instance)?,
             }
         }
-        self.check_data(step.service, &data)?;
         if step.service.postgres().is_some() {
             self.clear_leftovers(step, &data).await?;
         }
         Ok(is_new)
-    }
-
-    /// Data of another major version, another owner or another instance are found before the server's FATAL.
-    fn check_data(&self, service: &Service, data: &Path) -> Result<()> {
-        let short_name = &service.short_name;
-        let identity: Option<DataIdentity> = files::read_json(&identity_file(self.instance, short_name))?;
-        if identity.is_none_or(|identity| identity.instance != self.instance.identity.id) {
-            bail!(
-                Failure::new(Exit::Refused, format!("`{}` holds the data of another instance", data.display()))
-                    .hint(format!("move the folder away, then `cargo xtask up {short_name}` makes a new one"))
-            );
-        }
-        let owner = data.metadata().with_context(|| format!("cannot look at `{}`", data.display()))?.uid();
-        let user = self.instance.identity.server_user.as_ref();
-        let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
-        if owner != uid {
-            let name = user.map_or_else(|| format!("{uid}"), |user| user.name.clone());
-            bail!(
-                Failure::new(Exit::Failed, format!("the data of `{short_name}` belong to user {owner}, not to {name}"))
-                    .body(format!("  {}", data.display()))
-                    .hint(format!("`sudo chown -R {name} '{}'`", data.display()))
-            );
-        }
-        if let Some(postgres) = service.postgres()
-            && let Some(found) = data_major(data)
-            && found != postgres.major
-        {
-            bail!(
-                Failure::new(
-                    Exit::Refused,
-                    format!("the data of `{short_name}` are PostgreSQL {found}'s, and the manifest asks for {}", postgres.major)
-                )
-                .body(format!("  {}\n  A server never starts on another major version's data.", data.display()))
-                .hint(format!(
-                    "set `postgres.major = {found}` in {}, or dump with the old server and `cargo xtask down --volumes`",
-                    self.stack.manifest_file.display()
-                ))
-            );
-        }
-        Ok(())
     }
 
     /// After a crash or a reboot: waits for what is left of the old server, and removes its lock files if their pid is
@@ -426,6 +385,75 @@ impl Starter<'_> {
         }
         Ok(())
     }
+}
+
+/// Every service whose data a server must not be started on: of another major version, owner or instance. Found before
+/// anything is stopped or started, and before the server's FATAL.
+pub fn check_all_data(stack: &Stack, instance: &Instance, services: &[&Service]) -> Result<()> {
+    let mut refused: Vec<anyhow::Error> = Vec::new();
+    for service in services {
+        refused.extend(check_data(stack, instance, service).err());
+    }
+    match refused.len() {
+        0 => Ok(()),
+        1 => Err(refused.remove(0)),
+        count => {
+            let body: String = refused.iter().map(crate::ui::failure::rendered).collect();
+            bail!(
+                Failure::new(
+                    Exit::Refused,
+                    format!("the data of {count} services cannot be used, nothing was started")
+                )
+                .body(body)
+            )
+        }
+    }
+}
+
+fn check_data(stack: &Stack, instance: &Instance, service: &Service) -> Result<()> {
+    let short_name = &service.short_name;
+    let data = &data_folder(instance, short_name);
+    if !data.exists() {
+        return Ok(());
+    }
+    let identity: Option<DataIdentity> = files::read_json(&identity_file(instance, short_name))?;
+    if identity.is_none_or(|identity| identity.instance != instance.identity.id) {
+        bail!(
+            Failure::new(Exit::Refused, format!("`{}` holds the data of another instance", data.display()))
+                .hint(format!("move the folder out of `.xtask`, then `cargo xtask up {short_name}` makes a new one"))
+        );
+    }
+    let owner = data.metadata().with_context(|| format!("cannot look at `{}`", data.display()))?.uid();
+    let user = instance.identity.server_user.as_ref();
+    let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
+    if owner != uid {
+        let name = user.map_or_else(|| format!("{uid}"), |user| user.name.clone());
+        bail!(
+            Failure::new(Exit::Failed, format!("the data of `{short_name}` belong to user {owner}, not to {name}"))
+                .body(format!("  {}", data.display()))
+                .hint(format!("`sudo chown -R {name} '{}'`", data.display()))
+        );
+    }
+    if let Some(postgres) = service.postgres()
+        && let Some(found) = data_major(data)
+        && found != postgres.major
+    {
+        bail!(
+            Failure::new(
+                Exit::Refused,
+                format!(
+                    "the data of `{short_name}` are PostgreSQL {found}'s, and the manifest asks for {}",
+                    postgres.major
+                )
+            )
+            .body(format!("  {}\n  A server never starts on another major version's data.", data.display()))
+            .hint(format!(
+                "set `postgres.major = {found}` in {}, or dump with the old server and `cargo xtask down --volumes`",
+                stack.manifest_file.display()
+            ))
+        );
+    }
+    Ok(())
 }
 
 /// The major version that made a data directory.

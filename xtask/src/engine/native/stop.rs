@@ -7,6 +7,7 @@ use rustix::process::Signal;
 
 use super::process;
 use super::record::Record;
+use super::servers::data_folder;
 use crate::files;
 use crate::instance::{Instance, registry};
 use crate::ui::{Exit, Failure};
@@ -32,7 +33,10 @@ pub async fn stop(instance: &Instance, record: &Record) -> Result<()> {
         Record { project: Some(_), .. } => Manner::Emulator,
         _ => Manner::Redis,
     };
+    let data_are_gone = !data_folder(instance, &record.service).exists();
     let (first, cap, second) = match manner {
+        // Redis would refuse to end, since it cannot save.
+        Manner::Redis if data_are_gone => (Signal::KILL, AT_ONCE, None),
         Manner::Postgres => (Signal::INT, PROPERLY, Some(Signal::QUIT)),
         Manner::Redis => (Signal::TERM, PROPERLY, None),
         Manner::Emulator => (Signal::TERM, AT_ONCE, Some(Signal::KILL)),
