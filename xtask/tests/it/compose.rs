@@ -36,9 +36,9 @@ fn resolved(checkout: &Checkout, stack: &str, settings: &[(&str, &str)]) -> Opti
 fn skip_compose() {
     assert!(
         std::env::var_os("XTASK_REQUIRE_DOCKER").is_none(),
-        "XTASK_REQUIRE_DOCKER is set, and there is no Compose v2"
+        "XTASK_REQUIRE_DOCKER is set, and there is no Compose v2, no engine, or no images"
     );
-    eprintln!("skipped: no Compose v2");
+    eprintln!("skipped: no Compose v2, no engine, or no images");
 }
 
 #[test]
@@ -99,4 +99,87 @@ fn compose_files_keep_to_what_was_learnt_the_hard_way() {
     assert!(
         !printed.out.contains("elsewhere/postgres") && !printed.out.contains(&checkout.setting(".env", "REDIS_PORT"))
     );
+}
+
+/// A project of Compose for one test; dropping it removes containers and volumes.
+struct Project<'a> {
+    checkout: &'a Checkout,
+    name: String,
+    settings: Vec<(String, String)>,
+}
+
+impl Project<'_> {
+    fn compose(&self, arguments: &[&str]) -> crate::support::Ran {
+        let mut command = Command::new("docker");
+        command.args([
+            "compose",
+            "--project-name",
+            &self.name,
+            "--env-file",
+            ".env",
+            "--file",
+            "docker/effect/compose.yaml",
+        ]);
+        command.args(arguments).current_dir(&self.checkout.root).envs(self.settings.iter().cloned());
+        ran(command)
+    }
+}
+
+impl Drop for Project<'_> {
+    fn drop(&mut self) {
+        let down = self.compose(&["down", "--volumes", "--timeout", "5"]);
+        if down.code != Some(0) {
+            eprintln!("{}", down.err);
+        }
+    }
+}
+
+/// The images of these keys as `name:tag`, if the engine has them: a digest names only what came from a registry.
+fn local_images(keys: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(crate::support::repository().join("config/images.toml")).unwrap();
+    let images: toml::Table = text.parse().unwrap();
+    let image = |(key, variable): &(&str, &str)| {
+        let reference = format!("{}:{}", images[*key]["name"].as_str()?, images[*key]["tag"].as_str()?);
+        let inspected = Command::new("docker").args(["image", "inspect", &reference]).output().ok()?;
+        inspected.status.success().then(|| ((*variable).to_owned(), reference))
+    };
+    keys.iter().map(image).collect()
+}
+
+#[test]
+fn plain_compose_brings_services_up_with_the_stacks_own_configuration() {
+    let checkout = Checkout::new();
+    let images = local_images(&[("postgres-18", "POSTGRES_IMAGE"), ("redis-8", "REDIS_IMAGE")]);
+    let (Some(settings), Some(_)) = (images, resolved(&checkout, "effect", &[])) else {
+        return skip_compose();
+    };
+    let project = Project { checkout: &checkout, name: format!("xtask-test-{}", std::process::id()), settings };
+    project.compose(&["up", "--detach", "--wait", "postgres-learning", "redis"]).ok();
+    let sql = |statement: &str| {
+        let words =
+            ["exec", "--no-TTY", "--env", "PGPASSWORD=effect_password", "postgres-learning", "psql", "-h", "127.0.0.1"];
+        let words: Vec<&str> = words.into_iter().chain(["-U", "effect", "learning_db", "-XAtc", statement]).collect();
+        project.compose(&words).ok().out.trim().to_owned()
+    };
+    let file = std::fs::read_to_string(checkout.root.join("docker/postgres/effect.conf")).unwrap();
+    for line in file.lines().filter_map(|line| line.split('#').next()) {
+        let Some((name, value)) = line.split_once('=') else { continue };
+        let value = match (name.trim(), value.trim().trim_matches('\'')) {
+            ("log_min_duration_statement", "1000") => "1s",
+            ("wal_compression", "on") => "pglz",
+            (_, value) => value,
+        };
+        assert_eq!(sql(&format!("SHOW {name}")), value, "{name}");
+    }
+    assert_eq!(sql("SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'learning_db'"), "b|C.UTF-8");
+
+    // Who holds the ports now is named as the container it is.
+    let refused = checkout.run(&["up", "learning", "redis"]).exits(1).says("2 of 2 ports are taken");
+    assert!(refused.err.contains(&format!("container {}-postgres-learning-1", project.name)), "{}", refused.err);
+
+    // Data outlive the containers.
+    sql("CREATE TABLE kept AS SELECT 7 AS id");
+    project.compose(&["down"]).ok();
+    project.compose(&["up", "--detach", "--wait", "postgres-learning"]).ok();
+    assert_eq!(sql("SELECT id FROM kept"), "7");
 }
