@@ -81,21 +81,23 @@ fn two_at_once_make_one_stack() {
     let (first, second) = (checkout.spawn(&SERVICES), checkout.spawn(&SERVICES));
     let (first, second) = (finish(first).ok(), finish(second).ok());
     let said = format!("{}{}", first.err, second.err);
-    assert!(said.contains("waiting for `cargo xtask up learning user redis` (pid "), "{said}");
     assert!(said.contains("unchanged"), "{said}");
     assert_eq!(checkout.servers().len(), 3);
     checkout.assert_all_recorded();
 
-    // Who does not want to wait is told who is at work.
-    checkout.run(&["stop"]).ok();
-    let up = checkout.spawn(&SERVICES);
-    std::thread::sleep(Duration::from_millis(60));
-    let refused = checkout.run(&["up", "--no-wait", "learning"]);
-    if refused.code != Some(0) {
-        assert_eq!(refused.code, Some(1));
-        assert!(refused.err.contains("is changing this instance"), "{}", refused.err);
-    }
-    finish(up).ok();
+    // Who waits is told for whom; who does not want to wait, who is at work.
+    let lock = fs::File::options().read(true).write(true).open(checkout.root.join(".xtask/effect/lock")).unwrap();
+    lock.lock().unwrap();
+    let holder = r#"{"pid":4711,"command":"cargo xtask up learning","started":"2026-11-22T09:12:00Z"}"#;
+    fs::write(checkout.root.join(".xtask/effect/lock"), holder).unwrap();
+    let waiting = checkout.spawn(&SERVICES);
+    let refused = checkout.run(&["up", "--no-wait", "learning"]).exits(1);
+    assert!(refused.err.contains("`cargo xtask up learning` (pid 4711, since "), "{}", refused.err);
+    assert!(refused.err.contains("is changing this instance"), "{}", refused.err);
+    checkout.run(&["status", "--json"]).exits(3).says("\"ready\"");
+    std::thread::sleep(Duration::from_millis(500));
+    lock.unlock().unwrap();
+    finish(waiting).ok().says("waiting for `cargo xtask up learning` (pid 4711, since ").says("unchanged");
 }
 
 #[test]
