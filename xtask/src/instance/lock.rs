@@ -19,6 +19,9 @@ use crate::ui::{self, Exit, Failure, units};
 /// How often a waiting verb tries again.
 const INTERVAL: Duration = Duration::from_millis(40);
 
+/// How often the lock is tried before a holder that does not say who it is goes without a name.
+const NAMELESS_ATTEMPTS: u32 = 5;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Holder {
     pid: u32,
@@ -51,7 +54,7 @@ impl Lock {
             .open(&path)
             .map_err(|error| cannot_open(&path, error))?;
         let mut told = false;
-        loop {
+        for attempt in 0u32.. {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::Error(error)) => {
@@ -59,7 +62,15 @@ impl Lock {
                 }
                 Err(TryLockError::WouldBlock) => {}
             }
-            let holder = holder(&mut file);
+            let holder = match holder(&mut file) {
+                Some(holder) => holder.describe(),
+                // It has taken the lock and is about to write who it is.
+                None if attempt < NAMELESS_ATTEMPTS => {
+                    tokio::time::sleep(INTERVAL).await;
+                    continue;
+                }
+                None => "another verb".into(),
+            };
             if busy == Busy::Fail {
                 bail!(
                     Failure::new(Exit::Failed, format!("{holder} is changing this instance"))
@@ -97,11 +108,14 @@ fn cannot_open(path: &Path, error: std::io::Error) -> anyhow::Error {
     }
 }
 
-fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    match read.ok().and_then(|_| serde_json::from_str::<Holder>(&text).ok()) {
-        Some(holder) => format!("`{}` (pid {}, since {})", holder.command, holder.pid, units::clock(holder.started)),
-        None => "another verb".into(),
+impl Holder {
+    fn describe(&self) -> String {
+        format!("`{}` (pid {}, since {})", self.command, self.pid, units::clock(self.started))
     }
+}
+
+fn holder(file: &mut File) -> Option<Holder> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.read_to_string(&mut text)).ok()?;
+    serde_json::from_str(&text).ok()
 }

@@ -52,7 +52,12 @@ pub fn conflicts<'a>(services: impl Iterator<Item = &'a Service>, ours: &[u16]) 
         return Vec::new();
     }
     let holders = Holders::look();
-    taken.into_iter().map(|(service, port)| Conflict::of(service, port, holders.clone())).collect()
+    taken
+        .into_iter()
+        // Whoever is seen to have ended meanwhile is no conflict.
+        .filter(|(_, port)| holders.pid_of(port.number).is_some() || is_taken(port.number))
+        .map(|(service, port)| Conflict::of(service, port, holders.clone()))
+        .collect()
 }
 
 /// Whether something listens on the port at an address that a client of `localhost` could reach: loopback or any

@@ -24,15 +24,22 @@ impl Birth {
 /// How often an ending process is looked at.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// The birth of a running process; `None` if there is none (a zombie is none).
+/// The birth of a running process; `None` if there is none. A zombie is none once all its threads have ended: until
+/// then they hold its files and ports (the emulator's Java takes a moment).
 #[cfg(target_os = "linux")]
 pub fn birth_of(pid: i32) -> Option<Birth> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
-    // The name in parentheses may hold anything; behind it come the state (field 3) and the start time (field 22).
+    // The name in parentheses may hold anything; behind it come the state (field 3), the number of threads (field 20) and
+    // the start time (field 22).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let (state, ticks) = (fields.first()?, fields.get(19)?);
-    if matches!(*state, "Z" | "X" | "x") {
+    let (state, threads, ticks) = (fields.first()?, fields.get(17)?, fields.get(19)?);
+    let has_ended = match *state {
+        "Z" => threads.parse::<u32>().is_ok_and(|threads| threads <= 1),
+        "X" | "x" => true,
+        _ => false,
+    };
+    if has_ended {
         return None;
     }
     Some(Birth(format!("{}:{ticks}", boot_id())))
