@@ -1,0 +1,3 @@
+ALTER TABLE chat_messages DROP COLUMN tokens;
+ALTER TABLE generation_tasks DROP COLUMN tokens;
+ALTER TABLE generation_tasks DROP COLUMN usage;

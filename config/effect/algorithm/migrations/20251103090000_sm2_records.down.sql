@@ -1,0 +1,2 @@
+DROP TABLE sm2_records;
+DROP FUNCTION touch_updated_at();

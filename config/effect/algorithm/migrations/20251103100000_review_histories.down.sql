@@ -1,0 +1,2 @@
+DROP TABLE review_histories;
+DROP FUNCTION refuse_change_of_history();

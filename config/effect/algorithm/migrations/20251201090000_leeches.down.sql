@@ -1,0 +1,1 @@
+ALTER TABLE sm2_records DROP COLUMN lapses;

@@ -1,0 +1,2 @@
+DROP TABLE subscriptions;
+DROP FUNCTION keep_subscription_forward();

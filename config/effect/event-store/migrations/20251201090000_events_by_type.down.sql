@@ -1,0 +1,2 @@
+-- no-transaction
+DROP INDEX CONCURRENTLY events_by_type;

@@ -1,0 +1,3 @@
+DROP TABLE learning_sessions;
+DROP FUNCTION touch_updated_at();
+DROP TYPE session_kind;

@@ -1,0 +1,2 @@
+DROP TABLE projection_checkpoints;
+DROP FUNCTION keep_checkpoint_forward();

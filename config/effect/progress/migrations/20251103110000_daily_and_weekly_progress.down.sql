@@ -1,0 +1,2 @@
+DROP TABLE weekly_progress;
+DROP TABLE daily_progress;

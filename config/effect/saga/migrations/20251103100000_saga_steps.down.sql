@@ -1,0 +1,2 @@
+DROP TABLE saga_steps;
+DROP TYPE saga_step_state;

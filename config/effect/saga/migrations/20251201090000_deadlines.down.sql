@@ -1,0 +1,1 @@
+ALTER TABLE saga_executions DROP COLUMN deadline_at;

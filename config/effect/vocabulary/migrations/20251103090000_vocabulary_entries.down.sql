@@ -1,0 +1,2 @@
+DROP TABLE vocabulary_entries;
+DROP FUNCTION touch_updated_at();
