@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::commands::completions;
-use crate::engine::Wish;
+use crate::engine::choice::Wish;
 use crate::stack::Profile;
 
 /// The backing infrastructure of an application, from one manifest: databases, cache, event bus.
@@ -74,7 +74,7 @@ pub struct UpArgs {
     #[arg(long, value_enum)]
     pub profile: Vec<Profile>,
     /// Where services run
-    #[arg(long, value_enum, default_value_t = Wish::Auto)]
+    #[arg(long, value_enum, env = "XTASK_ENGINE", hide_env_values = true, default_value_t = Wish::Auto)]
     pub engine: Wish,
     /// Move taken ports to free ones, written into `.env`, before starting
     #[arg(long)]

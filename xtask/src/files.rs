@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 /// Why a text file could not be read, in words for a person.
 #[derive(Debug)]
@@ -115,6 +116,16 @@ pub fn size_on_disk(path: &Path) -> u64 {
         false => 0,
     };
     metadata.blocks() * 512 + below
+}
+
+/// Sixteen hexadecimal digits that another list of texts does not have.
+pub fn short_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A path as a person standing in `from` would write it.

@@ -2,6 +2,7 @@
 //! shows the command, its exit code and the last lines it wrote.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -35,27 +36,70 @@ pub fn read(command: Cmd<'_>, user: Option<(u32, u32)>) -> Result<String> {
 
 /// As [`read`], with a short text on stdin.
 pub fn feed(command: Cmd<'_>, input: &str, user: Option<(u32, u32)>) -> Result<String> {
-    let shown = command.to_string();
     let mut command = Command::from(command);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if let Some((uid, gid)) = user {
         command.uid(uid).gid(gid);
     }
+    let ran = run(command, Input::Text(input.to_owned()))?;
+    ran.ok().map(|ran| ran.stdout)
+}
+
+/// What a program finds on its stdin.
+#[derive(Debug)]
+pub enum Input {
+    Text(String),
+    /// Open until the program ends: a lock that must outlive the helper.
+    Held(File),
+}
+
+/// A program that has ended, with all that it wrote.
+#[derive(Debug)]
+pub struct Ran {
+    /// As a person would type it.
+    pub shown: String,
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// An error with the last lines if it failed.
+    pub fn ok(self) -> Result<Ran> {
+        if self.status.success() {
+            return Ok(self);
+        }
+        let text = format!("{}{}", self.stdout, self.stderr);
+        bail!(
+            Failure::new(Exit::Failed, format!("`{}` failed: {}", self.shown, describe(self.status)))
+                .body(indented(last_lines(&text, LAST_LINES)))
+        )
+    }
+}
+
+/// Runs a program to its end.
+pub fn run(mut command: Command, input: Input) -> Result<Ran> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let shown = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let text = match input {
+        Input::Text(text) => {
+            command.stdin(Stdio::piped());
+            text
+        }
+        Input::Held(file) => {
+            command.stdin(Stdio::from(file));
+            String::new()
+        }
+    };
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let ran = command.spawn().and_then(|mut child| {
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(input.as_bytes())?;
+            stdin.write_all(text.as_bytes())?;
         }
         child.wait_with_output()
     });
     let output = ran.with_context(|| format!("cannot run `{shown}`"))?;
-    if !output.status.success() {
-        let text = [output.stdout, output.stderr].concat();
-        bail!(
-            Failure::new(Exit::Failed, format!("`{shown}` failed: {}", describe(output.status)))
-                .body(indented(last_lines(&String::from_utf8_lossy(&text), LAST_LINES)))
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Ran { shown, status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })
 }
 
 /// Replaces the helper by a program: only returns if that fails.

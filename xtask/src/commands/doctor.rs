@@ -8,17 +8,20 @@ use serde_json::json;
 use crate::cli::{DoctorArgs, Global};
 use crate::context::{Context, repository, stack_name};
 use crate::doctor::{Finding, Level, machine, services};
+use crate::engine::Engine;
 use crate::stack::fault::Faults;
 use crate::stack::resolve;
 use crate::ui::{self, Exit, paint, units};
 
 pub async fn run(global: &Global, args: &DoctorArgs) -> Result<Exit> {
     let mut findings = machine::toolchain();
-    findings.extend(machine::engines());
     match Context::new(global) {
         Ok(cx) => findings.extend(look(&cx).await?),
         // A wrong configuration is a finding among the others here.
-        Err(error) => findings.extend(configuration(global).ok_or(error)?),
+        Err(error) => {
+            findings.extend(machine::engines(None).await?);
+            findings.extend(configuration(global).ok_or(error)?);
+        }
     }
     findings.extend(services::forgotten());
     findings.sort_by_key(|finding| finding.level);
@@ -56,10 +59,22 @@ async fn look(cx: &Context) -> Result<Vec<Finding>> {
             None
         }
     };
-    findings.extend(services::taken_ports(stack, instance.as_ref(), &cx.stack_option())?);
-    if let Some(instance) = &instance {
-        findings.extend(services::instance(stack, instance)?);
+    findings.extend(machine::engines(instance.as_ref()).await?);
+    // An engine that is gone is a finding already.
+    let is_gone = findings.iter().any(|finding| finding.code == "engine-gone");
+    let mut running = Vec::new();
+    match instance.as_ref().map(|instance| Engine::of(&cx.repository, stack, instance)) {
+        Some(Engine::Docker(_)) if is_gone => {}
+        Some(engine) => {
+            running = engine.running(stack).await?;
+            findings.extend(match &engine {
+                Engine::Native(native) => services::instance(stack, native.instance)?,
+                Engine::Docker(docker) => services::containers(docker).await?,
+            });
+        }
+        None => {}
     }
+    findings.extend(services::taken_ports(stack, &running, &cx.stack_option())?);
     Ok(findings)
 }
 

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::stop::{refuse_if_forgotten, stop_services};
+use super::stop::refuse_if_forgotten;
 use crate::cli::DownArgs;
 use crate::context::Context;
-use crate::engine::native::observe::{self, Observed};
+use crate::engine::docker::{Docker, Look};
 use crate::engine::native::record::Record;
 use crate::engine::native::servers::{data_folder, socket_folder};
-use crate::engine::postgres::{self, Door};
-use crate::engine::redis;
+use crate::engine::server::Server;
+use crate::engine::{Engine, postgres, redis};
 use crate::files;
-use crate::instance::{Instance, registry};
+use crate::instance::lock::Lock;
+use crate::instance::{EngineKind, Instance, registry};
+use crate::stack::Kind;
 use crate::ui::{self, Exit, Failure, table, units};
 
 /// Holds what the last `down --volumes` put aside.
@@ -30,11 +32,16 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
         ui::tell(format!("{} is not running, and has no data", cx.stack.name));
         return Ok(Exit::Done);
     };
-    let names = observe::all_services(&instance)?;
+    let engine = Engine::of(&cx.repository, &cx.stack, &instance);
+    if let Engine::Docker(docker) = &engine {
+        return remove_containers(cx, args, docker, &lock).await;
+    }
+    let names = engine.all_services().await?;
+    let running = engine.running(&cx.stack).await?;
     let aside = instance.data_folder().join(ASIDE);
     if args.dry_run {
         for name in &names {
-            let running = matches!(observe::service(&instance, name)?, Observed::Running(_));
+            let running = running.iter().any(|server| server.service == *name);
             let data = if args.volumes { "remove its data" } else { "keep its data" };
             ui::data(&format!("  {name}: {}{data}\n", if running { "stop, " } else { "" }))?;
         }
@@ -47,9 +54,14 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     if args.volumes && (!names.is_empty() || (args.discard && aside.exists())) {
-        agree(cx, args, &instance, &names).await?;
+        list_data(cx, &instance, &names, &running).await?;
+        ui::tell(match args.discard {
+            true => "They are gone for good (`--discard`).",
+            false => "They are put aside: `cargo xtask down --undo` brings them back.",
+        });
+        agree(cx, args).await?;
     }
-    let stopped = stop_services(&instance, &names).await?;
+    let stopped = engine.stop(&names, &lock).await?;
     files::remove_folder(&socket_folder(&instance))?;
     registry::forget(&registry::folder_of(&instance))?;
     let services = units::plural(stopped, "service");
@@ -87,30 +99,98 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Lists what dies, and asks.
-async fn agree(cx: &Context, args: &DownArgs, instance: &Instance, names: &[String]) -> Result<()> {
-    let mut rows = Vec::new();
-    for name in names {
-        let size = units::megabytes(files::size_on_disk(&data_folder(instance, name)));
-        let content = match observe::service(instance, name)? {
-            Observed::Running(record) => match (&record.sockets, &record.login) {
-                (Some(folder), Some(login)) => {
-                    let door = Door::Socket { folder: folder.clone(), port: record.port };
-                    postgres::row_count(&door, login).await.map(|rows| format!("about {} rows", units::count(rows)))
-                }
-                _ if record.project.is_some() => None,
-                _ => redis::key_count(record.port).map(|keys| format!("{} keys", units::count(keys))),
-            },
-            _ => None,
-        };
-        rows.push(vec![name.clone(), content.unwrap_or_else(|| "–".into()), size]);
+/// Containers and network go; with `--volumes`, after somebody agreed, the volumes too.
+async fn remove_containers(cx: &Context, args: &DownArgs, docker: &Docker<'_>, lock: &Lock) -> Result<Exit> {
+    let look = docker.look().await?;
+    let running = look.containers.iter().filter(|container| container.is_running()).count();
+    if args.dry_run {
+        for container in &look.containers {
+            let stop = if container.is_running() { "stop, " } else { "" };
+            ui::data(&format!("  {}: {stop}remove the container\n", container.service))?;
+        }
+        for volume in &look.volumes {
+            ui::data(&format!("  {}: {} the volume\n", volume.name, if args.volumes { "remove" } else { "keep" }))?;
+        }
+        return Ok(Exit::Done);
     }
-    let engine = instance.identity.engine;
+    if args.volumes && !look.volumes.is_empty() {
+        list_volumes(cx, docker, &look).await?;
+        agree(cx, args).await?;
+    }
+    docker.down(lock.share()?).await?;
+    let services = units::plural(running, "service");
+    if !args.volumes {
+        registry::forget(&registry::folder_of(docker.instance))?;
+        ui::tell(format!(
+            "{} is down: {services} stopped; data stay. Next: `cargo xtask up{}`",
+            cx.stack.name,
+            cx.stack_option()
+        ));
+        return Ok(Exit::Done);
+    }
+    if !look.volumes.is_empty() {
+        docker.remove_volumes(&look.volumes, lock.share()?).await?;
+    }
+    registry::forget(&registry::folder_of(docker.instance))?;
+    files::remove_if_present(&docker.instance.folder.join("instance.json"))?;
+    ui::tell(format!("{} is down: {services} stopped, all data removed", cx.stack.name));
+    Ok(Exit::Done)
+}
+
+/// What a running server holds, in words.
+async fn content(cx: &Context, server: &Server) -> Option<String> {
+    match (server.door(), &cx.stack.service(&server.service)?.kind) {
+        (Some((door, login)), _) => {
+            postgres::row_count(&door, login).await.map(|rows| format!("about {} rows", units::count(rows)))
+        }
+        (None, Kind::Redis(_)) => redis::key_count(server.port).map(|keys| format!("{} keys", units::count(keys))),
+        _ => None,
+    }
+}
+
+async fn list_volumes(cx: &Context, docker: &Docker<'_>, look: &Look) -> Result<()> {
+    let running = Engine::of(docker.repository, docker.stack, docker.instance).running(docker.stack).await?;
+    let sizes = docker.volume_sizes().await?;
+    let mut rows = Vec::new();
+    for volume in &look.volumes {
+        let service = cx.stack.services.iter().find(|one| one.volume.as_deref() == Some(volume.short_name()));
+        let name = service.map_or(volume.short_name(), |service| &service.short_name);
+        let server = running.iter().find(|server| server.service == name);
+        let content = match server {
+            Some(server) => content(cx, server).await,
+            None => None,
+        };
+        rows.push(vec![
+            name.to_owned(),
+            content.unwrap_or_else(|| "–".into()),
+            sizes.get(&volume.name).cloned().unwrap_or_else(|| "–".into()),
+            format!("made {} ago", units::span(units::since(volume.created_at))),
+        ]);
+    }
+    tell_list(cx, EngineKind::Docker, rows);
+    ui::tell("They are gone for good: a volume of Docker cannot be put aside.");
+    Ok(())
+}
+
+fn tell_list(cx: &Context, engine: EngineKind, rows: Vec<Vec<String>>) {
     ui::tell(format!(
         "This destroys the data of {} on the {engine} engine:\n\n{}",
         cx.stack.name,
         table::columns(rows, &[1, 2])
     ));
+}
+
+async fn list_data(cx: &Context, instance: &Instance, names: &[String], running: &[Server]) -> Result<()> {
+    let mut rows = Vec::new();
+    for name in names {
+        let size = units::megabytes(files::size_on_disk(&data_folder(instance, name)));
+        let content = match running.iter().find(|server| server.service == *name) {
+            Some(server) => content(cx, server).await,
+            None => None,
+        };
+        rows.push(vec![name.clone(), content.unwrap_or_else(|| "–".into()), size]);
+    }
+    tell_list(cx, EngineKind::Native, rows);
     let aside = instance.data_folder().join(ASIDE);
     if aside.exists() {
         ui::tell(format!(
@@ -118,10 +198,11 @@ async fn agree(cx: &Context, args: &DownArgs, instance: &Instance, names: &[Stri
             units::megabytes(files::size_on_disk(&aside))
         ));
     }
-    ui::tell(match args.discard {
-        true => "They are gone for good (`--discard`).",
-        false => "They are put aside: `cargo xtask down --undo` brings them back.",
-    });
+    Ok(())
+}
+
+/// Asks a person, by the stack's name.
+async fn agree(cx: &Context, args: &DownArgs) -> Result<()> {
     if args.yes {
         return Ok(());
     }
@@ -160,6 +241,11 @@ async fn undo(cx: &Context) -> Result<Exit> {
     let Some(instance) = cx.instance()? else {
         bail!(Failure::new(Exit::Failed, format!("{} has nothing to bring back", cx.stack.name)));
     };
+    if instance.identity.engine == EngineKind::Docker {
+        let lacks = Engine::lacks(EngineKind::Docker).iter().find(|(what, _)| *what == "down --undo");
+        let why = lacks.map_or("", |(_, why)| why);
+        bail!(Failure::new(Exit::Usage, format!("the docker engine has nothing to bring back: {why}")));
+    }
     let mut asides: Vec<PathBuf> = Vec::new();
     for name in [ASIDE.to_owned(), format!("{ASIDE}.partial")] {
         asides.push(instance.data_folder().join(name));

@@ -1,14 +1,17 @@
 //! `cargo xtask env`: the variables that a program needs. Addresses, users and passwords are those of the running
 //! instance; where something does not run, those it would have.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::cli::{EnvArgs, EnvFormat};
 use crate::context::{Context, unknown};
-use crate::engine::native::observe::{self, Observed};
+use crate::engine::Engine;
 use crate::engine::native::servers::ADDRESS;
 use crate::engine::postgres::Login;
+use crate::engine::server::{Observed, Server};
 use crate::stack::manifest::Protocol;
 use crate::stack::model::{Application, Postgres};
 use crate::stack::{Kind, Service};
@@ -23,8 +26,8 @@ pub const ELSEWHERE: [&str; 5] = ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "P
 
 pub type Variables = Vec<(String, String)>;
 
-pub fn run(cx: &Context, args: &EnvArgs) -> Result<Exit> {
-    let variables = variables(cx, args.name.as_deref())?;
+pub async fn run(cx: &Context, args: &EnvArgs) -> Result<Exit> {
+    let variables = variables(cx, args.name.as_deref()).await?;
     match args.format {
         EnvFormat::Json => {
             let object: serde_json::Map<_, _> =
@@ -47,13 +50,14 @@ fn line(format: EnvFormat, name: &str, value: &str) -> String {
 }
 
 /// The variables of an application, a database, a service, or the whole stack.
-pub fn variables(cx: &Context, name: Option<&str>) -> Result<Variables> {
-    let Some(name) = name else { return whole_stack(cx) };
+pub async fn variables(cx: &Context, name: Option<&str>) -> Result<Variables> {
+    let mut present = Present::look(cx).await?;
+    let Some(name) = name else { return whole_stack(cx, &mut present) };
     if let Some(application) = cx.stack.application(name) {
-        return application_variables(cx, application);
+        return application_variables(cx, &mut present, application);
     }
     if let Some(service) = cx.stack.service(name) {
-        return service_variables(cx, service);
+        return Ok(service_variables(service, present.live(cx, service)?));
     }
     let known: Vec<&str> = cx.stack.applications.iter().map(|application| application.name.as_str()).collect();
     let known: Vec<&str> = known.into_iter().chain(cx.stack.service_names()).collect();
@@ -66,43 +70,53 @@ pub struct Live {
     pub port: u16,
     pub login: Option<Login>,
     pub project: Option<String>,
-    pub running: bool,
+    /// `None`: it does not run, and the rest is what the configuration says.
+    pub server: Option<Server>,
 }
 
-/// Asks the instance; tells the person where it differs from the configuration, or does not run.
-pub fn live(cx: &Context, service: &Service) -> Result<Live> {
-    let configured = Live {
-        port: service.port().number,
-        login: service.postgres().map(|postgres| Login {
-            user: postgres.user.clone(),
-            password: postgres.password.clone(),
-            database: postgres.database.clone(),
-        }),
-        project: match &service.kind {
-            Kind::PubSub(pubsub) => Some(pubsub.project.clone()),
-            _ => None,
-        },
-        running: false,
-    };
-    if matches!(service.kind, Kind::Tool(_)) {
-        return Ok(configured);
+/// What the instance has of each service, asked once.
+#[derive(Debug)]
+pub struct Present(BTreeMap<String, Result<Observed>>);
+
+impl Present {
+    pub async fn look(cx: &Context) -> Result<Present> {
+        let Some(instance) = cx.instance()? else { return Ok(Present(BTreeMap::new())) };
+        let services: Vec<&Service> = cx.stack.services.iter().collect();
+        let observed = Engine::of(&cx.repository, &cx.stack, &instance).observe(&services).await?;
+        Ok(Present(services.iter().map(|service| service.short_name.clone()).zip(observed).collect()))
     }
-    let (name, option) = (&service.short_name, cx.stack_option());
-    let observed = match cx.instance()? {
-        Some(instance) => observe::service(&instance, name)?,
-        None => Observed::Absent,
-    };
-    let Observed::Running(record) = observed else {
-        ui::tell(format!("note: `{name}` is not running; `cargo xtask up {name}{option}` starts it"));
-        return Ok(configured);
-    };
-    if record.port != configured.port || record.login != configured.login {
-        ui::tell(format!(
-            "note: `{name}` still runs with earlier settings; `cargo xtask up{option}` applies the new ones"
-        ));
+
+    /// Tells the person where the instance differs from the configuration, or does not run.
+    pub fn live(&mut self, cx: &Context, service: &Service) -> Result<Live> {
+        let configured = Live {
+            port: service.port().number,
+            login: service.postgres().map(|postgres| Login {
+                user: postgres.user.clone(),
+                password: postgres.password.clone(),
+                database: postgres.database.clone(),
+            }),
+            project: match &service.kind {
+                Kind::PubSub(pubsub) => Some(pubsub.project.clone()),
+                _ => None,
+            },
+            server: None,
+        };
+        let (name, option) = (&service.short_name, cx.stack_option());
+        let observed = self.0.remove(name).transpose()?.unwrap_or(Observed::Absent);
+        let Observed::Running(server) = observed else {
+            if service.profile.is_none() {
+                ui::tell(format!("note: `{name}` is not running; `cargo xtask up {name}{option}` starts it"));
+            }
+            return Ok(configured);
+        };
+        if server.port != configured.port || server.login != configured.login {
+            ui::tell(format!(
+                "note: `{name}` still runs with earlier settings; `cargo xtask up{option}` applies the new ones"
+            ));
+        }
+        let project = server.project.clone().or(configured.project);
+        Ok(Live { port: server.port, login: server.login.clone(), project, server: Some(server) })
     }
-    let project = record.project.or(configured.project);
-    Ok(Live { port: record.port, login: record.login, project, running: true })
 }
 
 /// `postgresql://user:password@127.0.0.1:5433/learning_db`.
@@ -121,8 +135,8 @@ pub fn database_url(postgres: &Postgres, live: &Live) -> String {
     }
 }
 
-fn service_variables(cx: &Context, service: &Service) -> Result<Variables> {
-    let live = live(cx, service)?;
+/// The variables of one service.
+pub fn service_variables(service: &Service, live: Live) -> Variables {
     let mut variables = Variables::new();
     let mut add = |name: &str, value: String| variables.push((name.to_owned(), value));
     match &service.kind {
@@ -150,10 +164,10 @@ fn service_variables(cx: &Context, service: &Service) -> Result<Variables> {
             }
         }
     }
-    Ok(variables)
+    variables
 }
 
-fn application_variables(cx: &Context, application: &Application) -> Result<Variables> {
+fn application_variables(cx: &Context, present: &mut Present, application: &Application) -> Result<Variables> {
     let mut variables = Variables::new();
     let mut used = Vec::new();
     used.extend(application.database.as_ref().and_then(|database| cx.stack.service(database)));
@@ -165,7 +179,8 @@ fn application_variables(cx: &Context, application: &Application) -> Result<Vari
     }
     for service in used {
         // An application wants URLs; the parts of one are for psql.
-        variables.extend(service_variables(cx, service)?.into_iter().filter(|(name, _)| !name.starts_with("PG")));
+        let service_variables = service_variables(service, present.live(cx, service)?);
+        variables.extend(service_variables.into_iter().filter(|(name, _)| !name.starts_with("PG")));
     }
     if let Some(port) = application.port {
         variables.push(("SERVICE_PORT".into(), port.to_string()));
@@ -194,12 +209,12 @@ fn application_variables(cx: &Context, application: &Application) -> Result<Vari
 }
 
 /// Every database by its own name, then what is shared.
-fn whole_stack(cx: &Context) -> Result<Variables> {
+fn whole_stack(cx: &Context, present: &mut Present) -> Result<Variables> {
     let mut variables = Variables::new();
     let databases: Vec<(&Service, &Postgres)> = cx.stack.databases().collect();
     let alone = databases.len() == 1;
     for (service, postgres) in databases {
-        let live = live(cx, service)?;
+        let live = present.live(cx, service)?;
         let name = match alone {
             true => "DATABASE_URL".to_owned(),
             false => format!("{}_DATABASE_URL", service.short_name.to_uppercase().replace('-', "_")),
@@ -212,7 +227,7 @@ fn whole_stack(cx: &Context) -> Result<Variables> {
         }
     }
     for service in cx.stack.core().filter(|service| service.postgres().is_none()) {
-        variables.extend(service_variables(cx, service)?);
+        variables.extend(service_variables(service, present.live(cx, service)?));
     }
     variables.push((cx.stack.environment_variable.clone(), cx.stack.environment.clone()));
     Ok(variables)

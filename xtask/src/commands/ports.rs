@@ -5,7 +5,9 @@ use serde_json::json;
 
 use crate::cli::PortsArgs;
 use crate::context::Context;
-use crate::engine::native::observe::{self, Observed};
+use crate::engine::Engine;
+use crate::engine::server::Server;
+use crate::instance::EngineKind;
 use crate::ports::fix::{Proposal, proposals};
 use crate::ports::{self, Conflict, holders::Holders};
 use crate::stack::env_file::EnvFile;
@@ -14,11 +16,13 @@ use crate::stack::overrides::Source;
 use crate::stack::{Kind, Service};
 use crate::ui::{self, Exit, Failure, table, units};
 
-pub fn run(cx: &Context, args: &PortsArgs) -> Result<Exit> {
-    let ours = held_by_us(cx)?;
+pub async fn run(cx: &Context, args: &PortsArgs) -> Result<Exit> {
+    let ours = held_by_us(cx).await?;
+    let runs_tools = cx.instance()?.is_some_and(|instance| instance.identity.engine == EngineKind::Docker);
     let taken: Vec<Conflict> = ports::conflicts(cx.stack.services.iter(), &ours);
-    // Tools run in containers only, for now: their ports are shown, and do not count.
-    let counted: Vec<Conflict> = taken.iter().filter(|conflict| !is_tool(cx, &conflict.service)).cloned().collect();
+    // Tools run in containers only: elsewhere their ports are shown, and do not count.
+    let counts = |conflict: &&Conflict| runs_tools || !is_tool(cx, &conflict.service);
+    let counted: Vec<Conflict> = taken.iter().filter(counts).cloned().collect();
     if args.fix {
         if counted.is_empty() {
             ui::tell("no port is taken by something else, nothing to write");
@@ -95,15 +99,14 @@ fn is_tool(cx: &Context, short_name: &str) -> bool {
 }
 
 /// The ports that running servers of this instance hold.
-fn held_by_us(cx: &Context) -> Result<Vec<u16>> {
+async fn held_by_us(cx: &Context) -> Result<Vec<u16>> {
     let Some(instance) = cx.instance()? else { return Ok(Vec::new()) };
-    let mut ports = Vec::new();
-    for name in observe::service_folders(&instance)? {
-        if let Observed::Running(record) = observe::service(&instance, &name)? {
-            ports.push(record.port);
-        }
-    }
-    Ok(ports)
+    let running = Engine::of(&cx.repository, &cx.stack, &instance).running(&cx.stack).await?;
+    // A tool may publish several.
+    let of_container = |server: &Server| -> Vec<u16> {
+        server.container().map(|container| container.ports.values().copied().collect()).unwrap_or_default()
+    };
+    Ok(running.iter().flat_map(|server| [vec![server.port], of_container(server)].concat()).collect())
 }
 
 /// A change of the stack's `.env` file.

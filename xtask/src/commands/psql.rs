@@ -3,13 +3,11 @@
 
 use anyhow::{Result, bail};
 
-use super::env::{self, live};
+use super::env::{self, Live, Present};
 use crate::cli::PsqlArgs;
 use crate::context::{Context, unknown};
-use crate::engine::native::observe::Observed;
-use crate::engine::native::{observe, programs};
+use crate::engine::native::programs;
 use crate::engine::postgres::{self, Door};
-use crate::stack::Service;
 use crate::tools;
 use crate::ui::{self, Exit, Failure, table, units};
 
@@ -20,20 +18,32 @@ pub async fn run(cx: &Context, args: &PsqlArgs) -> Result<Exit> {
         let known: Vec<&str> = cx.stack.databases().map(|(service, _)| service.short_name.as_str()).collect();
         bail!(unknown("database", &args.database, known));
     };
-    let live = live(cx, service)?;
-    if !live.running {
+    let live = Present::look(cx).await?.live(cx, service)?;
+    if live.server.is_none() {
         bail!(Failure::new(Exit::Failed, format!("`{}` is not running", service.short_name)).hint(format!(
             "`cargo xtask up {}{}`",
             service.short_name,
             cx.stack_option()
         )));
     }
-    if let Some(psql) = find_psql(cx, service, postgres.major).await? {
+    if let Some(psql) = find_psql(cx, &live, postgres.major).await? {
         let mut command = tools::program(psql);
         for name in env::ELSEWHERE {
             command.env_remove(name);
         }
-        command.args(&args.arguments).envs(env::variables(cx, Some(&service.short_name))?);
+        command.args(&args.arguments).envs(env::service_variables(service, live));
+        return Err(tools::become_program(command));
+    }
+    if let Some((container, login)) = live.server.as_ref().and_then(|server| Some((server.container()?, &live.login))) {
+        let Some(login) = login else { bail!("`{}` has no login", service.short_name) };
+        // The container's own psql, by its owner's socket.
+        let mut command = tools::program("docker");
+        command.args(["exec", "--interactive"]);
+        if ui::can_ask() {
+            command.arg("--tty");
+        }
+        command.args([&container.id, "psql", "--username", &login.user, "--dbname", &login.database]);
+        command.args(&args.arguments);
         return Err(tools::become_program(command));
     }
     let (Some(login), Some(sql)) = (live.login, statement(&args.arguments)) else {
@@ -51,15 +61,14 @@ pub async fn run(cx: &Context, args: &PsqlArgs) -> Result<Exit> {
 }
 
 /// On `PATH`, beside the running server, else from wherever the server would come.
-async fn find_psql(cx: &Context, service: &Service, major: u32) -> Result<Option<std::path::PathBuf>> {
+async fn find_psql(cx: &Context, live: &Live, major: u32) -> Result<Option<std::path::PathBuf>> {
     if let Some(psql) =
         tools::on_path("psql").into_iter().find(|psql| programs::version_of(psql, "(PostgreSQL)").is_some())
     {
         return Ok(Some(psql));
     }
-    let Some(instance) = cx.instance()? else { return Ok(None) };
-    if let Observed::Running(record) = observe::service(&instance, &service.short_name)? {
-        let beside = record.program.with_file_name("psql");
+    if let Some(program) = live.server.as_ref().and_then(|server| server.program()) {
+        let beside = program.with_file_name("psql");
         if beside.is_file() {
             return Ok(Some(beside));
         }

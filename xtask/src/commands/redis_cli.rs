@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use redis::Value;
 
-use super::env::live;
+use super::env::Present;
 use crate::cli::RedisCliArgs;
 use crate::context::Context;
 use crate::engine::redis as client;
@@ -11,23 +11,32 @@ use crate::stack::Kind;
 use crate::tools;
 use crate::ui::{self, Exit, Failure};
 
-pub fn run(cx: &Context, args: &RedisCliArgs) -> Result<Exit> {
+pub async fn run(cx: &Context, args: &RedisCliArgs) -> Result<Exit> {
     let Some(service) = cx.stack.find(|kind| matches!(kind, Kind::Redis(_))) else {
         bail!(Failure::new(Exit::Usage, format!("{} has no Redis", cx.stack.name)));
     };
-    let live = live(cx, service)?;
-    if !live.running {
+    let live = Present::look(cx).await?.live(cx, service)?;
+    let Some(server) = live.server else {
         bail!(
             Failure::new(Exit::Failed, "`redis` is not running")
                 .hint(format!("`cargo xtask up redis{}`", cx.stack_option()))
         );
-    }
+    };
     if let Some(program) = tools::on_path("redis-cli").into_iter().next() {
         let mut command = tools::program(program);
         command.args(["-h", "127.0.0.1", "-p", &live.port.to_string()]).args(&args.arguments);
         return Err(tools::become_program(command));
     }
     let is_command = args.arguments.first().is_some_and(|first| !first.starts_with('-'));
+    if let (false, Some(container)) = (is_command, server.container()) {
+        let mut command = tools::program("docker");
+        command.args(["exec", "--interactive"]);
+        if ui::can_ask() {
+            command.arg("--tty");
+        }
+        command.args([&container.id, "redis-cli"]).args(&args.arguments);
+        return Err(tools::become_program(command));
+    }
     if !is_command {
         bail!(
             Failure::new(Exit::Failed, "there is no `redis-cli` on this machine")

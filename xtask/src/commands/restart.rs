@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 
-use super::{stop, up};
+use super::up;
 use crate::cli::{RestartArgs, UpArgs};
 use crate::context::Context;
-use crate::engine::Wish;
-use crate::engine::native::observe::{self, Observed};
+use crate::engine::Engine;
+use crate::engine::choice::Wish;
+use crate::engine::server::Observed;
+use crate::stack::Service;
 use crate::ui::{self, Exit};
 
 pub async fn run(cx: &mut Context, args: &RestartArgs) -> Result<Exit> {
@@ -15,15 +17,16 @@ pub async fn run(cx: &mut Context, args: &RestartArgs) -> Result<Exit> {
     let lock = cx.lock().await?;
     let instance = cx.instance()?;
     if let Some(instance) = &instance {
+        let engine = Engine::of(&cx.repository, &cx.stack, instance);
         if services.is_empty() {
-            for service in cx.stack.core() {
-                if matches!(observe::service(instance, &service.short_name)?, Observed::Running(_) | Observed::Died(_))
-                {
+            let all: Vec<&Service> = cx.stack.services.iter().collect();
+            for (service, observed) in all.iter().zip(engine.observe(&all).await?) {
+                if matches!(observed?, Observed::Running(_) | Observed::Died { .. }) {
                     services.push(service.short_name.clone());
                 }
             }
         }
-        stop::stop_services(instance, &services).await?;
+        engine.stop(&services, &lock).await?;
     }
     drop(lock);
     if services.is_empty() {

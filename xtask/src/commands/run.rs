@@ -7,8 +7,8 @@ use crate::context::Context;
 use crate::tools;
 use crate::ui::{Exit, Failure};
 
-pub fn run(cx: &Context, args: &RunArgs) -> Result<Exit> {
-    let variables = super::env::variables(cx, Some(&args.name))?;
+pub async fn run(cx: &Context, args: &RunArgs) -> Result<Exit> {
+    let variables = super::env::variables(cx, Some(&args.name)).await?;
     let [program, arguments @ ..] = args.command.as_slice() else {
         bail!(Failure::new(Exit::Usage, "no command behind `--`"));
     };

@@ -8,15 +8,10 @@ use serde::Serialize;
 
 use crate::cli::StatusArgs;
 use crate::context::Context;
-use crate::engine::native::observe::{self, Observed};
-use crate::engine::native::record::Record;
-use crate::engine::native::servers::data_folder;
-use crate::engine::postgres::{self, Door};
-use crate::engine::readiness::Probe;
-use crate::engine::{pubsub, redis};
-use crate::files;
-use crate::instance::{EngineKind, Instance};
-use crate::stack::{Kind, Service};
+use crate::engine::Engine;
+use crate::engine::server::Observed;
+use crate::instance::EngineKind;
+use crate::stack::Service;
 use crate::ui::{self, Exit, table, units};
 
 /// How long one server may take to answer before it counts as not ready.
@@ -86,14 +81,23 @@ pub async fn run(cx: &Context, args: &StatusArgs) -> Result<Exit> {
 /// Asks every service, all at once.
 pub async fn ask(cx: &Context) -> Result<Status> {
     let instance = cx.instance()?;
-    let lines =
-        cx.stack.services.iter().filter(|service| !matches!(service.kind, Kind::Tool(_))).map(async |service| {
-            match &instance {
-                Some(instance) => line(instance, service).await,
-                None => blank(service, State::Absent),
-            }
-        });
-    let services = futures_util::future::join_all(lines).await;
+    // A tool that was never asked for is not worth a line.
+    let services: Vec<&Service> = cx.stack.services.iter().collect();
+    let is_core = |service: &Service| service.profile.is_none();
+    let services = match &instance {
+        Some(instance) => {
+            let engine = Engine::of(&cx.repository, &cx.stack, instance);
+            let observed = engine.observe(&services).await?;
+            let seen = services.iter().zip(observed);
+            let shown =
+                seen.filter(|(service, observed)| is_core(service) || !matches!(observed, Ok(Observed::Absent)));
+            futures_util::future::join_all(shown.map(|(service, observed)| line(&engine, service, observed))).await
+        }
+        None => {
+            let core = services.iter().filter(|service| is_core(service));
+            core.map(|service| blank(service, State::Absent)).collect()
+        }
+    };
     Ok(Status {
         stack: cx.stack.name.clone(),
         engine: instance.as_ref().map(|instance| instance.identity.engine),
@@ -121,33 +125,27 @@ fn blank(service: &Service, state: State) -> Line {
     }
 }
 
-async fn line(instance: &Instance, service: &Service) -> Line {
-    let short_name = &service.short_name;
-    let observed = match observe::service(instance, short_name) {
-        Ok(observed) => observed,
-        Err(error) => return Line { problem: Some(format!("{error:#}")), ..blank(service, State::NotReady) },
-    };
+async fn line(engine: &Engine<'_>, service: &Service, observed: Result<Observed>) -> Line {
+    let data_bytes = || engine.data_bytes(&service.short_name);
     match observed {
-        Observed::Absent => blank(service, State::Absent),
-        Observed::Stopped => {
-            let data_bytes = Some(files::size_on_disk(&data_folder(instance, short_name)));
-            Line { data_bytes, ..blank(service, State::Stopped) }
-        }
-        Observed::Died(record) => Line {
-            since: Some(record.started),
-            data_bytes: Some(files::size_on_disk(&data_folder(instance, short_name))),
+        Err(error) => Line { problem: Some(format!("{error:#}")), ..blank(service, State::NotReady) },
+        Ok(Observed::Absent) => blank(service, State::Absent),
+        Ok(Observed::Stopped) => Line { data_bytes: data_bytes(), ..blank(service, State::Stopped) },
+        Ok(Observed::Died { started }) => Line {
+            since: Some(started),
+            data_bytes: data_bytes(),
             problem: Some("its process is gone".into()),
             ..blank(service, State::Died)
         },
-        Observed::Running(record) => {
+        Ok(Observed::Running(server)) => {
             let running = Line {
-                address: format!("127.0.0.1:{}", record.port),
-                pid: Some(record.pid),
-                since: Some(record.started),
-                uptime_secs: Some(units::since(record.started).as_secs()),
+                address: format!("127.0.0.1:{}", server.port),
+                pid: Some(server.pid),
+                since: Some(server.started),
+                uptime_secs: Some(units::since(server.started).as_secs()),
                 ..blank(service, State::NotReady)
             };
-            match tokio::time::timeout(PATIENCE, asked(instance, service, &record)).await {
+            match tokio::time::timeout(PATIENCE, server.ask(service)).await {
                 Ok(Ok(answer)) => Line {
                     state: State::Ready,
                     version: answer.version,
@@ -160,51 +158,6 @@ async fn line(instance: &Instance, service: &Service) -> Line {
                 Err(_) => Line { problem: Some(format!("no answer within {} s", PATIENCE.as_secs())), ..running },
             }
         }
-    }
-}
-
-/// What a running server says of itself.
-struct Answer {
-    version: Option<String>,
-    data_bytes: Option<u64>,
-    connections: Option<u64>,
-    max_connections: Option<u64>,
-}
-
-async fn asked(instance: &Instance, service: &Service, record: &Record) -> Result<Answer> {
-    match (&service.kind, &record.sockets, &record.login) {
-        (Kind::Postgres(_), Some(folder), Some(login)) => {
-            let door = Door::Socket { folder: folder.clone(), port: record.port };
-            match postgres::probe(&door, &login.user, &login.database).await? {
-                Probe::Ready(Ok(facts)) if facts.cluster_name == instance.cluster_name(&service.short_name) => {
-                    Ok(Answer {
-                        version: Some(facts.version),
-                        data_bytes: Some(facts.size),
-                        connections: Some(facts.connections),
-                        max_connections: Some(facts.max_connections),
-                    })
-                }
-                Probe::Ready(Ok(facts)) => anyhow::bail!("answered by `{}`", facts.cluster_name),
-                Probe::Ready(Err(denied)) => anyhow::bail!("the owner's socket is refused: {denied:?}"),
-                Probe::NotYet(status) => anyhow::bail!(status),
-            }
-        }
-        (Kind::Redis(_), ..) => match redis::probe(record.port).await? {
-            Probe::Ready(facts) if facts.process == record.pid => Ok(Answer {
-                version: Some(facts.version),
-                data_bytes: Some(facts.used),
-                connections: Some(facts.clients),
-                max_connections: None,
-            }),
-            Probe::Ready(facts) => anyhow::bail!("answered by process {}", facts.process),
-            Probe::NotYet(status) => anyhow::bail!(status),
-        },
-        _ => match pubsub::probe(record.port).await? {
-            Probe::Ready(()) => {
-                Ok(Answer { version: None, data_bytes: None, connections: None, max_connections: None })
-            }
-            Probe::NotYet(status) => anyhow::bail!(status),
-        },
     }
 }
 

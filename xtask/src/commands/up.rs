@@ -11,98 +11,150 @@ use serde_json::json;
 use crate::cli::UpArgs;
 use crate::commands::ports::{fix, tell_change};
 use crate::context::Context;
-use crate::engine::native::programs::{self, Missing, Programs};
-use crate::engine::native::start::{self, Started, Starter};
-use crate::engine::native::{observe, servers, stop, template};
-use crate::engine::plan::{self, Action, Step};
-use crate::engine::{self, Wish};
+use crate::engine::choice::{self, Choice};
+use crate::engine::docker::project;
+use crate::engine::native::programs::Programs;
+use crate::engine::plan::{Action, Started, Step};
+use crate::engine::{self, Engine, docker};
 use crate::instance::lock::Lock;
-use crate::instance::{Instance, registry};
+use crate::instance::{EngineKind, Instance, random_id, registry};
 use crate::ports;
 use crate::stack::{Kind, Service};
 use crate::ui::{self, Exit, Failure, progress::Waiting, table, units};
 
-/// What one new database takes on the disk, in bytes: the copied cluster, and room to work.
-const NEW_DATABASE: u64 = 64_000_000;
-
 pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     let begun = Instant::now();
-    if args.engine == Wish::Docker {
-        engine::choose(args.engine, None)?;
-    }
-    let names: Vec<String> = select(cx, args)?;
+    let selected = select(cx, args)?;
     if args.dry_run {
-        return dry_run(cx, args, &names);
+        return dry_run(cx, args, &selected).await;
     }
     let lock = cx.lock().await?;
     let existing = cx.instance()?;
-    let (engine, reason) = engine::choose(args.engine, existing.as_ref())?;
+    let choice = choose(cx, args, existing.as_ref(), &selected, cx.offline).await?;
     let is_first = existing.is_none();
     let instance = match existing {
         Some(instance) => instance,
-        None => Instance::new(&cx.repository, &cx.stack.name, engine)?,
+        None => create(cx, choice.engine).await?,
     };
     instance.save()?;
     if let Err(error) = registry::note(&instance) {
         ui::tell(format!("note: other checkouts cannot look this instance up: {error:#}"));
     }
+    let names = runnable(cx, args, choice.engine, &selected)?;
     if args.auto_ports {
-        let steps = plan_for(cx, &instance, &names)?;
-        let taken = conflicts(&steps);
-        if !taken.is_empty() {
-            let change = fix(cx, &taken)?;
-            change.write(cx)?;
-            tell_change(cx, &change);
-            cx.reload()?;
-        }
+        move_ports(cx, &instance, &names).await?;
     }
-    let steps = plan_for(cx, &instance, &names)?;
+    let engine = Engine::of(&cx.repository, &cx.stack, &instance);
+    if let Engine::Docker(docker) = &engine {
+        docker.refresh_compose_file()?;
+    }
+    let steps = engine.plan(&services(cx, &names)).await?;
     if steps.iter().all(|step| matches!(step.action, Action::Keep { .. })) {
-        return unchanged(cx, args, &instance, &lock, &steps).await;
+        return unchanged(cx, args, &engine, &lock, &steps).await;
     }
-
-    let starting: Vec<&Service> = steps.iter().filter(|step| step.action.starts()).map(|step| step.service).collect();
     let taken = conflicts(&steps);
     if !taken.is_empty() {
-        let asked = starting.iter().map(|service| service.ports.len()).sum();
+        let asked = steps.iter().filter(|step| step.action.starts()).map(|step| step.service.ports.len()).sum();
         bail!(ports::conflict_failure(&cx.stack, &taken, asked));
     }
-    check_space(&instance, &steps)?;
-    start::check_all_data(&cx.stack, &instance, &starting)?;
-    let (programs, missing) = programs::find(&starting, instance.identity.server_user.as_ref(), &cx.toolbox()?).await?;
-    if !missing.is_empty() {
-        bail!(missing_failure(&missing));
-    }
-    let why = if is_first { format!(" ({reason})") } else { String::new() };
-    let whence = if starting.is_empty() { String::new() } else { format!(" · {}", programs.describe()) };
-    ui::tell(format!("{} on the {engine} engine{why}{whence}\n\n", cx.stack.name));
-
-    let cap = Duration::from_secs(args.timeout_secs);
-    let starter = Starter { stack: &cx.stack, instance: &instance, lock: &lock, programs: &programs, cap };
-    let results = carry_out(&starter, &steps).await?;
+    let ready = prepare(cx, &engine, &steps).await?;
+    let why = if is_first { format!(" ({})", choice.reason) } else { String::new() };
+    let whence = match &ready {
+        Ready::Native(programs) if steps.iter().any(|step| step.action.starts()) => {
+            format!(" · {}", programs.describe())
+        }
+        Ready::Native(_) => String::new(),
+        Ready::Docker(_) => format!(" · project {}", instance.identity.project.as_deref().unwrap_or_default()),
+    };
+    ui::tell(format!("{} on the {} engine{why}{whence}\n\n", cx.stack.name, choice.engine));
+    let results = carry_out(args, &engine, &steps, &ready, &lock).await?;
     drop(lock);
-    report(cx, args, &steps, results, begun)
+    report(cx, args, choice.engine, &steps, results, begun)
+}
+
+/// What an engine starts with.
+enum Ready {
+    Native(Programs),
+    Docker(docker::start::Prepared),
+}
+
+async fn prepare(cx: &Context, engine: &Engine<'_>, steps: &[Step<'_>]) -> Result<Ready> {
+    Ok(match engine {
+        Engine::Native(native) => Ready::Native(native.prepare(steps, &cx.toolbox()?).await?),
+        Engine::Docker(docker) => Ready::Docker(docker.prepare(steps, cx.offline).await?),
+    })
+}
+
+async fn carry_out(
+    args: &UpArgs,
+    engine: &Engine<'_>,
+    steps: &[Step<'_>],
+    ready: &Ready,
+    lock: &Lock,
+) -> Result<Vec<Result<Started>>> {
+    let cap = Duration::from_secs(args.timeout_secs);
+    let waiting = Waiting::for_each(steps.iter().map(|step| step.service.short_name.clone()));
+    match (engine, ready) {
+        (Engine::Native(native), Ready::Native(programs)) => {
+            native.carry_out(steps, programs, lock, cap, &waiting).await
+        }
+        (Engine::Docker(docker), Ready::Docker(prepared)) => {
+            docker.carry_out(steps, prepared, lock, cap, &waiting).await
+        }
+        _ => bail!("prepared for another engine"),
+    }
+}
+
+async fn choose(
+    cx: &Context,
+    args: &UpArgs,
+    existing: Option<&Instance>,
+    selected: &[String],
+    offline: bool,
+) -> Result<Choice> {
+    choice::choose(args.engine, existing, &cx.stack, &services(cx, selected), offline).await
+}
+
+/// A new instance on that engine.
+async fn create(cx: &Context, engine: EngineKind) -> Result<Instance> {
+    if engine == EngineKind::Native {
+        return Instance::native(&cx.repository, &cx.stack.name);
+    }
+    let id = random_id()?;
+    let project = project::choose(&cx.repository, &cx.stack, &id).await?;
+    Ok(Instance::docker(&cx.repository, &cx.stack.name, project.id.unwrap_or(id), project.name))
+}
+
+async fn move_ports(cx: &mut Context, instance: &Instance, names: &[String]) -> Result<()> {
+    let engine = Engine::of(&cx.repository, &cx.stack, instance);
+    let taken = conflicts(&engine.plan(&services(cx, names)).await?);
+    if !taken.is_empty() {
+        let change = fix(cx, &taken)?;
+        change.write(cx)?;
+        tell_change(cx, &change);
+        cx.reload()?;
+    }
+    Ok(())
+}
+
+fn services<'a>(cx: &'a Context, names: &[String]) -> Vec<&'a Service> {
+    cx.stack.services.iter().filter(|service| names.contains(&service.short_name)).collect()
 }
 
 /// The short names of the services that are asked for.
 fn select(cx: &Context, args: &UpArgs) -> Result<Vec<String>> {
     let asked = cx.services(&args.services)?;
     let left_out = cx.services(&args.without)?;
-    if let Some(tool) = asked.iter().find(|service| matches!(service.kind, Kind::Tool(_))) {
-        bail!(Failure::new(
-            Exit::Usage,
-            format!("`{}` runs in a container, and the docker engine is not there yet", tool.short_name)
-        ));
-    }
-    let by_profile = |service: &&Service| service.profile.is_some_and(|profile| args.profile.contains(&profile));
-    let containers: Vec<&str> =
-        cx.stack.services.iter().filter(by_profile).map(|service| service.short_name.as_str()).collect();
-    if !containers.is_empty() {
-        ui::tell(format!("note: left out, since they run in containers only: {}", containers.join(", ")));
-    }
-    let selected =
-        cx.stack.core().filter(|service| asked.is_empty() || asked.iter().any(|one| one.name == service.name));
-    let names: Vec<String> = selected
+    let is_asked = |service: &&Service| match (service.profile, asked.is_empty()) {
+        (Some(profile), _) if args.profile.contains(&profile) => true,
+        (None, true) => true,
+        _ => asked.iter().any(|one| one.name == service.name),
+    };
+    let names: Vec<String> = cx
+        .stack
+        .services
+        .iter()
+        .filter(is_asked)
         .filter(|service| left_out.iter().all(|one| one.name != service.name))
         .map(|service| service.short_name.clone())
         .collect();
@@ -112,34 +164,43 @@ fn select(cx: &Context, args: &UpArgs) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn plan_for<'a>(cx: &'a Context, instance: &Instance, names: &[String]) -> Result<Vec<Step<'a>>> {
-    let mut steps = Vec::new();
-    for service in cx.stack.services.iter().filter(|service| names.contains(&service.short_name)) {
-        let Some(blueprint) = servers::blueprint(&cx.repository, instance, service)? else { continue };
-        let observed = observe::service(instance, &service.short_name)?;
-        let sockets_are_there = observe::sockets_are_there(&observed);
-        steps.push(plan::step(service, blueprint, observed, sockets_are_there));
+/// Those that the engine can run. A service asked for by name that it cannot is an error, one of a profile is left out.
+fn runnable(cx: &Context, args: &UpArgs, engine: EngineKind, selected: &[String]) -> Result<Vec<String>> {
+    let (can, cannot): (Vec<&Service>, Vec<&Service>) =
+        services(cx, selected).into_iter().partition(|service| engine::runs(engine, &service.kind));
+    let asked = cx.services(&args.services)?;
+    if let Some(tool) = cannot.iter().find(|tool| asked.iter().any(|service| service.name == tool.name)) {
+        bail!(
+            Failure::new(
+                Exit::Usage,
+                format!("`{}` runs in a container, and this is the {engine} engine", tool.short_name)
+            )
+            .hint("`cargo xtask up --engine docker` where Docker is")
+        );
     }
-    Ok(steps)
+    if !cannot.is_empty() {
+        let names = cannot.iter().map(|service| service.short_name.as_str()).collect::<Vec<_>>().join(", ");
+        ui::tell(format!("note: left out, since they run in containers only: {names}"));
+    }
+    Ok(can.iter().map(|service| service.short_name.clone()).collect())
 }
 
 /// Ports that stand in the way. What a server of ours holds that is about to restart does not.
 fn conflicts(steps: &[Step<'_>]) -> Vec<ports::Conflict> {
-    let ours: Vec<u16> = steps
-        .iter()
-        .filter_map(|step| match &step.action {
-            Action::Restart { running, .. } => Some(running.port),
-            _ => None,
-        })
-        .collect();
+    let ours: Vec<u16> = steps.iter().filter_map(|step| Some(step.action.lets_go()?.port)).collect();
     ports::conflicts(steps.iter().filter(|step| step.action.starts()).map(|step| step.service), &ours)
 }
 
-fn dry_run(cx: &Context, args: &UpArgs, names: &[String]) -> Result<Exit> {
+async fn dry_run(cx: &Context, args: &UpArgs, selected: &[String]) -> Result<Exit> {
     let existing = cx.instance()?;
-    let (engine, reason) = engine::choose(args.engine, existing.as_ref())?;
-    let instance = existing.map_or_else(|| Instance::new(&cx.repository, &cx.stack.name, engine), Ok)?;
-    let steps = plan_for(cx, &instance, names)?;
+    // Nothing is pulled for a dry run.
+    let Choice { engine, reason } = choose(cx, args, existing.as_ref(), selected, true).await?;
+    let instance = match existing {
+        Some(instance) => instance,
+        None => create(cx, engine).await?,
+    };
+    let names = runnable(cx, args, engine, selected)?;
+    let steps = Engine::of(&cx.repository, &cx.stack, &instance).plan(&services(cx, &names)).await?;
     let taken = conflicts(&steps);
     if args.json {
         let plan: Vec<_> = steps
@@ -165,104 +226,24 @@ fn dry_run(cx: &Context, args: &UpArgs, names: &[String]) -> Result<Exit> {
 }
 
 /// Everything runs already: each server is asked, and one line says so.
-async fn unchanged(cx: &Context, args: &UpArgs, instance: &Instance, lock: &Lock, steps: &[Step<'_>]) -> Result<Exit> {
-    let programs = Programs::default();
-    let cap = Duration::from_secs(args.timeout_secs);
-    let starter = Starter { stack: &cx.stack, instance, lock, programs: &programs, cap };
-    let results = carry_out(&starter, steps).await?;
+async fn unchanged(cx: &Context, args: &UpArgs, engine: &Engine<'_>, lock: &Lock, steps: &[Step<'_>]) -> Result<Exit> {
+    let (ready, kind) = match engine {
+        Engine::Native(_) => (Ready::Native(Programs::default()), EngineKind::Native),
+        Engine::Docker(_) => (Ready::Docker(docker::start::Prepared::default()), EngineKind::Docker),
+    };
+    let results = carry_out(args, engine, steps, &ready, lock).await?;
     let is_quiet = results.iter().all(|result| result.as_ref().is_ok_and(|started| started.notes.is_empty()));
     if !is_quiet || args.json {
-        return report(cx, args, steps, results, Instant::now());
+        return report(cx, args, kind, steps, results, Instant::now());
     }
     ui::tell(format!("{} is up: {}, unchanged", cx.stack.name, units::plural(steps.len(), "service")));
     Ok(Exit::Done)
 }
 
-fn check_space(instance: &Instance, steps: &[Step<'_>]) -> Result<()> {
-    let new =
-        steps.iter().filter(|step| step.action == Action::Create && step.service.postgres().is_some()).count() as u64;
-    let space = rustix::fs::statvfs(instance.data_folder())?;
-    let (free, needed) = (space.f_bavail * space.f_frsize, new * NEW_DATABASE);
-    if free < needed {
-        bail!(
-            Failure::new(
-                Exit::Failed,
-                format!(
-                    "{} new databases need {}, and {} are free",
-                    new,
-                    units::megabytes(needed),
-                    units::megabytes(free)
-                )
-            )
-            .body(format!("  on the disk of {}", instance.data_folder().display()))
-            .hint("free some space, or start fewer: `cargo xtask up learning redis`")
-        );
-    }
-    Ok(())
-}
-
-fn missing_failure(missing: &[Missing]) -> Failure {
-    let mut body = String::new();
-    for one in missing {
-        body.push_str(&format!("  {}, for {}\n", one.what, one.services.join(", ")));
-        for looked in &one.looked {
-            body.push_str(&format!("    {looked}\n"));
-        }
-        body.push_str("    ways to get it:\n");
-        for way in &one.ways {
-            body.push_str(&format!("      {way}\n"));
-        }
-    }
-    let services: Vec<&str> = missing.iter().flat_map(|one| one.services.iter().map(String::as_str)).collect();
-    let options: String = services.iter().map(|service| format!(" --without {service}")).collect();
-    Failure::new(
-        Exit::Failed,
-        format!("{} cannot run here, nothing was started", units::plural(services.len(), "service")),
-    )
-    .body(body)
-    .hint(format!("to go on without: `cargo xtask up{options}`"))
-}
-
-/// All steps at once, once what restarts has stopped; the template for new databases first, beside the others.
-async fn carry_out(starter: &Starter<'_>, steps: &[Step<'_>]) -> Result<Vec<Result<Started>>> {
-    let waiting = Waiting::new("starting");
-    let stops = steps.iter().filter_map(|step| match &step.action {
-        Action::Restart { running, .. } => Some(stop::stop(starter.instance, running)),
-        _ => None,
-    });
-    for stopped in futures_util::future::join_all(stops).await {
-        stopped?;
-    }
-    let pending =
-        std::cell::RefCell::new(steps.iter().map(|step| step.service.short_name.as_str()).collect::<Vec<_>>());
-    let say = || waiting.say(format!("waiting for {}", pending.borrow().join(", ")));
-    say();
-    let template = tokio::sync::OnceCell::new();
-    let all = steps.iter().map(|step| async {
-        let result = async {
-            let path = match (&step.action, step.service.postgres()) {
-                (Action::Create, Some(postgres)) => {
-                    let make = async || {
-                        let found = starter.programs.postgres(postgres.major)?;
-                        template::provide(found, &postgres.user, starter.instance.identity.server_user.as_ref()).await
-                    };
-                    Some(template.get_or_try_init(make).await?)
-                }
-                _ => None,
-            };
-            starter.carry_out(step, path.map(std::path::PathBuf::as_path)).await
-        };
-        let result = result.await;
-        pending.borrow_mut().retain(|name| *name != step.service.short_name);
-        say();
-        result
-    });
-    Ok(futures_util::future::join_all(all).await)
-}
-
 fn report(
     cx: &Context,
     args: &UpArgs,
+    engine: EngineKind,
     steps: &[Step<'_>],
     results: Vec<Result<Started>>,
     begun: Instant,
@@ -284,7 +265,7 @@ fn report(
                 })
             })
             .collect();
-        ui::json(&json!({ "stack": cx.stack.name, "engine": "native", "services": services }))?;
+        ui::json(&json!({ "stack": cx.stack.name, "engine": engine, "services": services }))?;
     }
     let rows = steps.iter().zip(&results).map(|(step, result)| {
         let what = match &step.service.kind {

@@ -6,8 +6,9 @@ use anyhow::Result;
 use xshell::cmd;
 
 use super::{Finding, Level};
+use crate::engine::docker::client;
 use crate::engine::native::programs;
-use crate::instance::server_user;
+use crate::instance::{EngineKind, Instance, server_user};
 use crate::stack::{Repository, Service, Stack};
 use crate::toolbox::Toolbox;
 use crate::tools;
@@ -27,18 +28,20 @@ pub fn toolchain() -> Vec<Finding> {
     vec![Finding::new("toolchain", Level::Info, format!("{cargo}, {shell}"))]
 }
 
-pub fn engines() -> Vec<Finding> {
-    let docker = match tools::on_path("docker").first() {
-        None => "no `docker` on PATH".to_owned(),
-        Some(_) => match tools::shell_in(Path::new("/")).and_then(|shell| {
-            let format = "{{.Server.Version}}";
-            tools::read(cmd!(shell, "docker version --format {format}"), None)
-        }) {
-            Ok(version) => format!("Docker's engine {} answers, and is not used yet", version.trim()),
-            Err(_) => "`docker` is there, and no engine answers".to_owned(),
-        },
-    };
-    vec![Finding::new("engines", Level::Info, format!("native; {docker}"))]
+/// Which engines there are. An instance of containers whose engine is gone is an error; elsewhere it is good to know.
+pub async fn engines(instance: Option<&Instance>) -> Result<Vec<Finding>> {
+    let is_needed = instance.is_some_and(|instance| instance.identity.engine == EngineKind::Docker);
+    Ok(vec![match client::versions().await? {
+        Ok(versions) => {
+            let text = format!("native; Docker {} with Compose {}", versions.engine, versions.compose);
+            Finding::new("engines", Level::Info, text)
+        }
+        Err(unusable) if is_needed => {
+            let text = format!("the services are containers, and {}", unusable.why);
+            Finding::new("engine-gone", Level::Error, text).fix(unusable.hint)
+        }
+        Err(unusable) => Finding::new("engines", Level::Info, format!("native; {}", unusable.why)),
+    }])
 }
 
 /// Total memory against what the stack is comfortable with.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 
-use crate::engine::native::observe::{self, Observed};
+use crate::engine::docker::project;
+use crate::engine::native::observe::{self, Seen};
 use crate::engine::native::record::Record;
 use crate::engine::native::{process, stop};
-use crate::instance::{Instance, registry};
+use crate::instance::{EngineKind, Identity, Instance, registry};
 
 const CAP: Duration = Duration::from_secs(30);
 
@@ -18,7 +19,7 @@ pub enum Mend {
     /// A record whose process is gone.
     ForgetRecord { instance: Instance, service: String },
     /// Servers whose checkout is gone.
-    ForgetInstance { folder: PathBuf, data: PathBuf, records: Vec<Record> },
+    ForgetInstance { folder: PathBuf, data: PathBuf, records: Vec<Record>, identity: Box<Identity> },
 }
 
 impl Mend {
@@ -27,13 +28,18 @@ impl Mend {
         match self {
             Mend::ForgetRecord { instance, service } => {
                 // Looked at again: it may have been started since.
-                if !matches!(observe::service(instance, service)?, Observed::Died(_)) {
+                if !matches!(observe::service(instance, service)?, Seen::Died(_)) {
                     return Ok(format!("`{service}` needs nothing any more"));
                 }
                 stop::forget(instance, service)?;
                 Ok(format!("cleared the record of `{service}`"))
             }
-            Mend::ForgetInstance { folder, data, records } => {
+            Mend::ForgetInstance { folder, identity, .. } if identity.engine == EngineKind::Docker => {
+                let removed = project::remove_containers(identity).await?;
+                registry::forget(folder)?;
+                Ok(format!("removed {removed} containers, forgot the instance; its volumes stay"))
+            }
+            Mend::ForgetInstance { folder, data, records, .. } => {
                 let mut stopped = 0;
                 for record in records {
                     // Fast shutdown for PostgreSQL; the others take either signal. Without its folder, Redis would

@@ -6,26 +6,20 @@ use anyhow::Result;
 
 use super::mend::Mend;
 use super::{Finding, Level};
-use crate::engine::native::observe::{self, Observed};
+use crate::engine::docker::Docker;
+use crate::engine::native::observe::{self, Seen};
 use crate::engine::native::servers::data_folder;
 use crate::engine::native::start::data_major;
-use crate::instance::{Instance, registry};
+use crate::engine::server::Server;
+use crate::instance::{EngineKind, Instance, registry};
 use crate::ports;
 use crate::stack::fault::is_secret;
 use crate::stack::model::SettingGroup;
 use crate::stack::{Kind, Service, Stack};
 use crate::ui::Failure;
 
-pub fn taken_ports(stack: &Stack, instance: Option<&Instance>, option: &str) -> Result<Vec<Finding>> {
-    let mut ours = Vec::new();
-    if let Some(instance) = instance {
-        for service in stack.core() {
-            // What cannot be read is a finding of its own.
-            if let Ok(Observed::Running(record)) = observe::service(instance, &service.short_name) {
-                ours.push(record.port);
-            }
-        }
-    }
+pub fn taken_ports(stack: &Stack, running: &[Server], option: &str) -> Result<Vec<Finding>> {
+    let ours: Vec<u16> = running.iter().map(|server| server.port).collect();
     let taken = ports::conflicts(stack.core(), &ours);
     let findings = taken.iter().map(|conflict| {
         let text =
@@ -57,6 +51,38 @@ pub fn passwords(stack: &Stack) -> Vec<Finding> {
     findings.collect()
 }
 
+/// The containers of this instance: which died, which the manifest no longer has; and the majors of their data.
+pub async fn containers(docker: &Docker<'_>) -> Result<Vec<Finding>> {
+    let look = docker.look().await?;
+    let mut findings = Vec::new();
+    for container in &look.containers {
+        let service = docker.stack.service(&container.service);
+        let name = service.map_or(&container.service, |service| &service.short_name);
+        if service.is_none() {
+            let text = format!("`{}` is there, and the manifest no longer has it", container.name);
+            findings.push(Finding::new("service-unknown", Level::Warning, text).fix("`cargo xtask down`"));
+        } else if container.has_died() {
+            let text = format!("`{name}` ended, though nobody stopped it: {}", container.end());
+            let fix = format!("`cargo xtask up` starts it again, `cargo xtask logs {name}` may say why");
+            findings.push(Finding::new("container-died", Level::Warning, text).fix(fix));
+        } else if container.is_paused() {
+            let text = format!("`{name}` is paused");
+            findings.push(Finding::new("container-paused", Level::Warning, text).fix("`cargo xtask up`"));
+        }
+    }
+    for (service, major, wanted) in docker.foreign_majors(&look).await? {
+        let text = format!(
+            "the data of `{service}` are PostgreSQL {major}'s, and {} asks for {wanted}",
+            docker.stack.manifest_file.display()
+        );
+        let fix = format!(
+            "set `postgres.major = {major}` again, or dump with the old server and `cargo xtask down --volumes`"
+        );
+        findings.push(Finding::new("data-major", Level::Error, text).fix(fix));
+    }
+    Ok(findings)
+}
+
 /// Data and records of this instance.
 pub fn instance(stack: &Stack, instance: &Instance) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
@@ -76,12 +102,12 @@ pub fn instance(stack: &Stack, instance: &Instance) -> Result<Vec<Finding>> {
             }
         };
         match observed {
-            Observed::Died(record) => findings.push(
+            Seen::Died(record) => findings.push(
                 Finding::new("record-stale", Level::Warning, format!("`{name}` (pid {}) is gone, though nobody stopped it", record.pid))
                     .fix(format!("`cargo xtask up` starts it again, `cargo xtask logs {name}` may say why; `doctor --fix` clears the record"))
                     .mend(Mend::ForgetRecord { instance: instance.clone(), service: name.clone() }),
             ),
-            Observed::Running(record) => {
+            Seen::Running(record) => {
                 if stack.service(&name).is_none() {
                     let text = format!("`{name}` (pid {}) runs, and the manifest no longer has it", record.pid);
                     let fix = Finding::new("service-unknown", Level::Warning, text).fix("`cargo xtask down`");
@@ -92,7 +118,7 @@ pub fn instance(stack: &Stack, instance: &Instance) -> Result<Vec<Finding>> {
                     findings.push(Finding::new("sockets-gone", Level::Error, text).fix("`cargo xtask up` restarts it"));
                 }
             }
-            Observed::Absent | Observed::Stopped => {}
+            Seen::Absent | Seen::Stopped => {}
         }
     }
     Ok(findings)
@@ -140,16 +166,28 @@ fn data(stack: &Stack, instance: &Instance, service: &Service) -> Result<Vec<Fin
 pub fn forgotten() -> Vec<Finding> {
     let gone = registry::entries().into_iter().filter(registry::Entry::checkout_is_gone);
     let findings = gone.map(|entry| {
+        let containers = entry.identity.engine == EngineKind::Docker;
         let running = entry.records.iter().filter(|record| record.is_alive()).count();
         let checkout = entry.identity.checkout.display().to_string();
         let text = match running {
+            _ if containers => {
+                format!(
+                    "an instance of {} in {checkout}, whose state is gone, may have containers",
+                    entry.identity.stack
+                )
+            }
             0 => format!("an instance of {} in {checkout}, whose state is gone, is still noted", entry.identity.stack),
             _ => format!("{running} servers of {} still run for {checkout}, whose state is gone", entry.identity.stack),
         };
         let level = if running == 0 { Level::Info } else { Level::Warning };
-        Finding::new("checkout-gone", level, text)
-            .fix("`cargo xtask doctor --fix` stops them and forgets it")
-            .mend(Mend::ForgetInstance { data: entry.data_folder(), folder: entry.folder, records: entry.records })
+        Finding::new("checkout-gone", level, text).fix("`cargo xtask doctor --fix` stops them and forgets it").mend(
+            Mend::ForgetInstance {
+                data: entry.data_folder(),
+                folder: entry.folder,
+                records: entry.records,
+                identity: Box::new(entry.identity),
+            },
+        )
     });
     findings.collect()
 }

@@ -1,38 +1,109 @@
-//! Where services run. `native`: plain processes. `docker`: Compose; its place is here, see [`choose`].
+//! Where services run: [`native`], plain processes, or [`docker`], containers through Compose. Both give the same verbs the
+//! same results; what one of them cannot do is said in [`Engine::lacks`].
 
+pub mod choice;
+pub mod docker;
+pub mod http;
 pub mod native;
 pub mod plan;
 pub mod postgres;
 pub mod pubsub;
 pub mod readiness;
 pub mod redis;
+pub mod server;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
+use crate::instance::lock::Lock;
 use crate::instance::{EngineKind, Instance};
-use crate::ui::{Exit, Failure};
+use crate::stack::{Kind, Repository, Service, Stack};
+use docker::Docker;
+use native::Native;
+use plan::Step;
+use server::{Observed, Server};
 
-/// What a person asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Wish {
-    /// Docker where it answers and has the images, else native
-    Auto,
-    /// Containers, through Compose
-    Docker,
-    /// Plain processes of this machine
-    Native,
+/// The engine of one instance.
+#[derive(Debug)]
+pub enum Engine<'a> {
+    Native(Native<'a>),
+    Docker(Docker<'a>),
 }
 
-/// The engine for an instance: the one it was made with, else by wish. With the reason, for a person.
-pub fn choose(wish: Wish, existing: Option<&Instance>) -> Result<(EngineKind, &'static str)> {
-    match (wish, existing.map(|instance| instance.identity.engine)) {
-        (Wish::Docker, _) => bail!(
-            Failure::new(Exit::Usage, "the docker engine is not there yet")
-                .body("  this version runs services as plain processes only: the native engine")
-                .hint("`cargo xtask up --engine native`, or leave `--engine` out")
-        ),
-        (_, Some(engine)) => Ok((engine, "as before")),
-        (Wish::Native, None) => Ok((EngineKind::Native, "as asked")),
-        (Wish::Auto, None) => Ok((EngineKind::Native, "the docker engine is not there yet")),
+impl<'a> Engine<'a> {
+    pub fn of(repository: &'a Repository, stack: &'a Stack, instance: &'a Instance) -> Engine<'a> {
+        match instance.identity.engine {
+            EngineKind::Native => Engine::Native(Native { repository, stack, instance }),
+            EngineKind::Docker => Engine::Docker(Docker::new(repository, stack, instance)),
+        }
     }
+
+    /// What an engine cannot do that the other can, and why. The contract suite reads this list.
+    pub fn lacks(kind: EngineKind) -> &'static [(&'static str, &'static str)] {
+        match kind {
+            EngineKind::Native => &[("tools", "pgAdmin, Grafana and the like come as images only")],
+            EngineKind::Docker => &[
+                ("down --undo", "a volume cannot be renamed, so it cannot be put aside"),
+                ("data size of a stopped service", "only a running container can look into its volume"),
+            ],
+        }
+    }
+
+    /// What is there of each service, in their order. One that cannot be told is an error of its own.
+    pub async fn observe(&self, services: &[&Service]) -> Result<Vec<Result<Observed>>> {
+        Ok(match self {
+            Engine::Native(native) => services.iter().map(|service| native.observe(service)).collect(),
+            Engine::Docker(docker) => {
+                let look = docker.look_for(services).await?;
+                services.iter().map(|service| docker.observe(&look, service)).collect()
+            }
+        })
+    }
+
+    /// The servers of the stack that run. What cannot be told counts as not running.
+    pub async fn running(&self, stack: &Stack) -> Result<Vec<Server>> {
+        let services: Vec<&Service> = stack.services.iter().collect();
+        let observed = self.observe(&services).await?.into_iter();
+        Ok(observed
+            .filter_map(|observed| match observed {
+                Ok(Observed::Running(server)) => Some(server),
+                _ => None,
+            })
+            .collect())
+    }
+
+    pub async fn plan<'s>(&self, services: &[&'s Service]) -> Result<Vec<Step<'s>>> {
+        match self {
+            Engine::Native(native) => native.plan(services),
+            Engine::Docker(docker) => docker.plan(services).await,
+        }
+    }
+
+    /// Every service that has data or a server, also those that the manifest no longer has.
+    pub async fn all_services(&self) -> Result<Vec<String>> {
+        match self {
+            Engine::Native(native) => native.all_services(),
+            Engine::Docker(docker) => Ok(docker.all_services(&docker.look().await?)),
+        }
+    }
+
+    /// Stops those that run, all at once; gives their number.
+    pub async fn stop(&self, names: &[String], lock: &Lock) -> Result<usize> {
+        match self {
+            Engine::Native(native) => native.stop(names).await,
+            Engine::Docker(docker) => docker.stop(names, lock.share()?).await,
+        }
+    }
+
+    /// The bytes of a service's data, where the engine can tell without its server.
+    pub fn data_bytes(&self, short_name: &str) -> Option<u64> {
+        match self {
+            Engine::Native(native) => Some(native.data_bytes(short_name)),
+            Engine::Docker(_) => None,
+        }
+    }
+}
+
+/// Whether an engine can run a service of that kind.
+pub fn runs(engine: EngineKind, kind: &Kind) -> bool {
+    engine == EngineKind::Docker || native::runs(kind)
 }

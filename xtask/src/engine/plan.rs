@@ -1,8 +1,7 @@
 //! What `up` will do: plain data, from what is wanted and what was observed. `--dry-run` prints exactly this.
 
-use crate::engine::native::observe::Observed;
-use crate::engine::native::record::Record;
-use crate::engine::native::servers::Blueprint;
+use super::native::servers::Blueprint;
+use super::server::Server;
 use crate::stack::Service;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -12,25 +11,43 @@ pub enum Action {
     /// Start on the data that are there.
     Start,
     /// Stop and start, since something that only a start can change has changed.
-    Restart { why: String, running: Box<Record> },
+    Restart { why: String, running: Box<Server> },
     /// Set user, password or database in the running server.
-    Mend { running: Box<Record> },
+    Mend { running: Box<Server> },
     /// It runs as it should.
-    Keep { running: Box<Record> },
+    Keep { running: Box<Server> },
 }
 
 /// One service's part of the plan.
 #[derive(Debug)]
 pub struct Step<'a> {
     pub service: &'a Service,
-    pub blueprint: Blueprint,
     pub action: Action,
+    /// The server as it should run, where the helper itself starts it.
+    pub blueprint: Option<Blueprint>,
+}
+
+/// A service that is up.
+#[derive(Debug, Default)]
+pub struct Started {
+    pub version: String,
+    pub took: std::time::Duration,
+    /// What was done besides starting: `6 topics`, `password set`.
+    pub notes: Vec<String>,
 }
 
 impl Action {
     /// Whether a server is started.
     pub fn starts(&self) -> bool {
         matches!(self, Action::Create | Action::Start | Action::Restart { .. })
+    }
+
+    /// The server of ours that lets go of its port before this starts another.
+    pub fn lets_go(&self) -> Option<&Server> {
+        match self {
+            Action::Restart { running, .. } => Some(running),
+            _ => None,
+        }
     }
 
     pub fn describe(&self) -> String {
@@ -44,27 +61,10 @@ impl Action {
     }
 }
 
-/// The plan for one service. `sockets_are_there` tells whether the owner's door of a running server still is.
-pub fn step<'a>(service: &'a Service, blueprint: Blueprint, observed: Observed, sockets_are_there: bool) -> Step<'a> {
-    let action = match observed {
-        Observed::Absent => Action::Create,
-        Observed::Stopped | Observed::Died(_) => Action::Start,
-        Observed::Running(record) => {
-            let running = Box::new(record);
-            if !sockets_are_there {
-                Action::Restart { why: "its socket folder is gone".into(), running }
-            } else if running.fingerprint != blueprint.fingerprint {
-                let why = match running.port == service.port().number {
-                    true => "its configuration changed".to_owned(),
-                    false => format!("its port changes from {} to {}", running.port, service.port().number),
-                };
-                Action::Restart { why, running }
-            } else if running.login != blueprint.login {
-                Action::Mend { running }
-            } else {
-                Action::Keep { running }
-            }
-        }
-    };
-    Step { service, blueprint, action }
+/// Why a server with another configuration restarts.
+pub fn why_changed(running: &Server, service: &Service) -> String {
+    match running.port == service.port().number {
+        true => "its configuration changed".to_owned(),
+        false => format!("its port changes from {} to {}", running.port, service.port().number),
+    }
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::readiness::Probe;
 
@@ -52,6 +53,8 @@ pub const MAINTENANCE_DATABASE: &str = "postgres";
 /// hundredth of making one.
 pub const SPARE_DATABASE: &str = "xtask_spare";
 
+/// Version 3.0 of the protocol.
+const PROTOCOL: u32 = 3 << 16;
 /// How long a server may take for what should take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 const NAME: &str = "cargo xtask";
@@ -119,6 +122,52 @@ fn judge<T>(error: sqlx::Error) -> Result<Probe<Result<T, Denied>>> {
     }
 }
 
+/// Whether a server at the port accepts logins, without logging in: as libpq's `PQping`, a thousandth of the work that the
+/// password's hash is to an unoptimised client.
+pub async fn ping(port: u16) -> Result<Probe<()>> {
+    let asked = tokio::time::timeout(PATIENCE, async {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+        let mut message = vec![0; 4];
+        message.extend(PROTOCOL.to_be_bytes());
+        message.extend(b"user\0cargo-xtask\0database\0postgres\0\0");
+        let length = u32::try_from(message.len()).unwrap_or(0);
+        message[..4].copy_from_slice(&length.to_be_bytes());
+        stream.write_all(&message).await?;
+        let mut answer = Vec::new();
+        let mut piece = [0; 512];
+        // One message is enough; it may come in pieces.
+        while answer.len() < 5 || answer.len() < 1 + be_length(&answer) {
+            match stream.read(&mut piece).await? {
+                0 => break,
+                read => answer.extend_from_slice(&piece[..read]),
+            }
+        }
+        Ok::<_, std::io::Error>(answer)
+    });
+    Ok(match asked.await {
+        Ok(Ok(answer)) => match answer.first() {
+            Some(b'R') => Probe::Ready(()),
+            // Starting, stopping, recovering, or full: class 57P0x and 53300 of appendix A.
+            Some(b'E') if [&b"C57P0"[..], b"C53300"].iter().any(|code| contains(&answer, code)) => {
+                Probe::NotYet("it does not accept logins yet".into())
+            }
+            // Any other refusal is a server that is there: who asks here has no business with it.
+            Some(b'E') => Probe::Ready(()),
+            _ => Probe::NotYet("it took the connection and said nothing".into()),
+        },
+        Ok(Err(error)) => Probe::NotYet(error.to_string()),
+        Err(_) => Probe::NotYet(format!("no answer within {} s", PATIENCE.as_secs())),
+    })
+}
+
+fn be_length(answer: &[u8]) -> usize {
+    answer.get(1..5).and_then(|bytes| bytes.try_into().ok()).map_or(0, |bytes| u32::from_be_bytes(bytes) as usize)
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
 /// Makes role and database be there and the password be the one asked for; tells what was changed.
 /// `superuser` is the role that initdb made.
 pub async fn mend(sockets: &Path, port: u16, superuser: &str, wanted: &Login) -> Result<Vec<&'static str>> {
@@ -140,24 +189,57 @@ async fn mend_at_leisure(sockets: &Path, port: u16, superuser: &str, wanted: &Lo
     let row = sqlx::raw_sql(AssertSqlSafe(look)).fetch_one(&mut connection).await?;
     let exists = |index: usize| Ok::<_, sqlx::Error>(row.try_get::<&str, _>(index)? == "1");
     let (role_exists, database_exists, spare_exists) = (exists(0)?, exists(1)?, exists(2)?);
-    let verb = if role_exists { "ALTER" } else { "CREATE" };
     if !role_exists {
         changed.push("user created");
     }
-    let (user, password) = (identifier(&wanted.user), literal(&wanted.password));
-    let role = format!("{verb} ROLE {user} SUPERUSER LOGIN PASSWORD {password}");
-    sqlx::raw_sql(AssertSqlSafe(role)).execute(&mut connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(role_script(wanted))).execute(&mut connection).await?;
     if !database_exists {
         changed.push("database created");
-        let name = identifier(&wanted.database);
-        let make = match spare_exists {
-            true => format!("ALTER DATABASE {SPARE_DATABASE} RENAME TO {name}; ALTER DATABASE {name} OWNER TO {user}"),
-            false => format!("CREATE DATABASE {name} OWNER {user}"),
-        };
-        sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut connection).await?;
+        make_database(&mut connection, wanted, spare_exists).await?;
     }
     connection.close().await?;
     Ok(changed)
+}
+
+/// Makes the role with its password, or sets the password; may be run again.
+pub fn role_script(wanted: &Login) -> String {
+    let (user, password) = (identifier(&wanted.user), literal(&wanted.password));
+    let statement = |verb: &str| literal(&format!("{verb} ROLE {user} SUPERUSER LOGIN PASSWORD {password}"));
+    format!(
+        "DO $xtask$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = {role}) \
+         THEN EXECUTE {alter}; ELSE EXECUTE {create}; END IF; END $xtask$;",
+        role = literal(&wanted.user),
+        alter = statement("ALTER"),
+        create = statement("CREATE"),
+    )
+}
+
+/// Makes the database if it is not there: out of the spare one where there is one, which costs a hundredth.
+async fn make_database(connection: &mut PgConnection, wanted: &Login, spare_exists: bool) -> Result<(), sqlx::Error> {
+    let (name, user) = (identifier(&wanted.database), identifier(&wanted.user));
+    let make = match spare_exists {
+        true => format!("ALTER DATABASE {SPARE_DATABASE} RENAME TO {name}; ALTER DATABASE {name} OWNER TO {user}"),
+        false => format!("CREATE DATABASE {name} OWNER {user}"),
+    };
+    sqlx::raw_sql(AssertSqlSafe(make)).execute(connection).await.map(drop)
+}
+
+/// As [`mend`], for the database alone and by a door that the login opens.
+pub async fn provide_database(door: &Door, wanted: &Login) -> Result<Option<&'static str>> {
+    let provided = tokio::time::timeout(PATIENCE, async {
+        let mut connection = connect(door, &wanted.user, MAINTENANCE_DATABASE).await?;
+        let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+        let exists = |name: String| sqlx::query_scalar::<_, bool>(exists).bind(name);
+        if exists(wanted.database.clone()).fetch_one(&mut connection).await? {
+            return Ok(None);
+        }
+        let spare_exists = exists(SPARE_DATABASE.to_owned()).fetch_one(&mut connection).await?;
+        make_database(&mut connection, wanted, spare_exists).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(Some("database created"))
+    });
+    let provided = provided.await.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))?;
+    Ok(provided?)
 }
 
 /// Rows as text, for one-shot statements where no `psql` is at hand.

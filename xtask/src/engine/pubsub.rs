@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::http;
 use super::readiness::Probe;
 use crate::stack::model::PubSub;
 
@@ -12,14 +13,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The topic or subscription is there already.
 const CONFLICT: u16 = 409;
 
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None).build().into()
-}
-
 /// The emulator answers `Ok` at its root.
 pub async fn probe(port: u16) -> Result<Probe<()>> {
     tokio::task::spawn_blocking(move || {
-        let answer = agent().get(format!("http://127.0.0.1:{port}/")).call();
+        let answer = http::agent(TIMEOUT).get(format!("http://127.0.0.1:{port}/")).call();
         match answer.and_then(|mut answer| answer.body_mut().read_to_string()) {
             Ok(text) if text.trim() == "Ok" => Ok(Probe::Ready(())),
             Ok(text) => {
@@ -34,7 +31,7 @@ pub async fn probe(port: u16) -> Result<Probe<()>> {
 /// Makes what is missing of topics and subscriptions.
 pub async fn create_topics(port: u16, wanted: PubSub) -> Result<()> {
     tokio::task::spawn_blocking(move || {
-        let agent = agent();
+        let agent = http::agent(TIMEOUT);
         let project = &wanted.project;
         let put = |path: String, body: serde_json::Value| -> Result<()> {
             let mut answer = agent.put(format!("http://127.0.0.1:{port}/v1/{path}")).send_json(body)?;

@@ -49,6 +49,9 @@ pub struct Identity {
     pub server_user: Option<ServerUser>,
     /// The service folders, where they are not beside this file.
     pub data_elsewhere: Option<PathBuf>,
+    /// The Compose project, on the docker engine.
+    #[serde(default)]
+    pub project: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -86,25 +89,36 @@ impl Instance {
         Ok(Some(Instance { folder, identity }))
     }
 
-    /// A new instance, not yet written.
-    pub fn new(repository: &Repository, stack: &str, engine: EngineKind) -> Result<Instance> {
-        let folder = repository.state_folder(stack);
+    /// A new instance of plain processes, not yet written.
+    pub fn native(repository: &Repository, stack: &str) -> Result<Instance> {
         let server_user = server_user::choose(&repository.root)?;
         let id = random_id()?;
         let reachable = server_user.as_ref().is_none_or(|user| user.reaches(&repository.root));
         let data_elsewhere = (!reachable).then(|| Path::new("/var/lib/cargo-xtask").join(&id));
-        Ok(Instance {
-            folder,
+        let instance = Instance::new(repository, stack, EngineKind::Native, id);
+        Ok(Instance { identity: Identity { server_user, data_elsewhere, ..instance.identity }, ..instance })
+    }
+
+    /// A new instance of containers, not yet written.
+    pub fn docker(repository: &Repository, stack: &str, id: String, project: String) -> Instance {
+        let instance = Instance::new(repository, stack, EngineKind::Docker, id);
+        Instance { identity: Identity { project: Some(project), ..instance.identity }, ..instance }
+    }
+
+    fn new(repository: &Repository, stack: &str, engine: EngineKind, id: String) -> Instance {
+        Instance {
+            folder: repository.state_folder(stack),
             identity: Identity {
                 id,
                 stack: stack.to_owned(),
                 engine,
                 checkout: repository.root.clone(),
                 created: Timestamp::now(),
-                server_user,
-                data_elsewhere,
+                server_user: None,
+                data_elsewhere: None,
+                project: None,
             },
-        })
+        }
     }
 
     /// Writes `instance.json` and makes the folders. Repeating it changes nothing.
@@ -140,7 +154,8 @@ impl Instance {
     }
 }
 
-fn random_id() -> Result<String> {
+/// Eight hexadecimal digits.
+pub fn random_id() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0; 4];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

@@ -5,12 +5,11 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 use listeners::{Listener, Protocol, SocketState};
-use xshell::cmd;
 
+use crate::engine::docker::containers::{self, Publisher};
 use crate::engine::native::process;
 use crate::files;
 use crate::instance::registry;
-use crate::tools;
 use crate::ui::units;
 
 /// Longer command lines are cut.
@@ -25,7 +24,7 @@ pub struct Holder {
     pub pid: Option<i32>,
     pub program: Option<String>,
     pub command_line: Option<String>,
-    pub container: Option<String>,
+    pub container: Option<Publisher>,
     pub instance: Option<HoldingInstance>,
 }
 
@@ -54,7 +53,11 @@ impl Holders {
 
     pub fn holder_of(&self, port: u16) -> Holder {
         let mut holder = Holder { pid: None, program: None, command_line: None, container: None, instance: None };
-        let Some(listener) = self.0.iter().find(|listener| listener.socket.port() == port) else { return holder };
+        let Some(listener) = self.0.iter().find(|listener| listener.socket.port() == port) else {
+            // The proxy of a container is another user's process.
+            holder.container = containers::publisher(port);
+            return holder;
+        };
         let pid = i32::try_from(listener.process.pid).unwrap_or(0);
         holder.pid = Some(pid);
         holder.program = Some(listener.process.name.clone());
@@ -63,7 +66,7 @@ impl Holders {
             holder.command_line = Some(command_line);
         }
         if listener.process.name.starts_with("docker-pr") || listener.process.name.contains("rootlessport") {
-            holder.container = container_publishing(port);
+            holder.container = containers::publisher(port);
         }
         holder.instance = registry::entries().into_iter().find_map(|entry| {
             let is_forgotten = entry.checkout_is_gone();
@@ -97,7 +100,11 @@ impl Holder {
             );
         }
         if let Some(container) = &self.container {
-            return format!("container {container}");
+            let here = std::env::current_dir().unwrap_or_default();
+            let of = container.folder.as_ref().map_or_else(String::new, |folder| {
+                format!(", of Compose in {}", files::relative_to(Path::new(folder), &here).display())
+            });
+            return format!("container {}{of}", container.name);
         }
         match (&self.program, self.pid) {
             (Some(program), Some(pid)) => {
@@ -112,13 +119,4 @@ impl Holder {
 
 fn is_listening(listener: &Listener) -> bool {
     listener.protocol == Protocol::TCP && listener.state == SocketState::Listen
-}
-
-/// The container behind Docker's proxy, as Docker names it.
-fn container_publishing(port: u16) -> Option<String> {
-    let shell = tools::shell_in(Path::new("/")).ok()?;
-    let (filter, format) = (format!("publish={port}"), "{{.Names}}");
-    let names = tools::read(cmd!(shell, "docker ps --filter {filter} --format {format}"), None).ok()?;
-    let name = names.lines().next()?.trim();
-    (!name.is_empty()).then(|| name.to_owned())
 }

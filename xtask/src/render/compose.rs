@@ -17,6 +17,22 @@ const POSTGRES_GRACE_SECS: u32 = 60;
 /// Until then, a failing check does not count: initdb of eight databases on a small machine.
 const START_PERIOD_SECS: u32 = 60;
 
+/// On a container: the hash of the configuration file that it mounts.
+const CONFIG_LABEL: &str = "cargo-xtask.config";
+
+/// Where the official image mounts its volume.
+pub fn volume_target(major: u32) -> &'static str {
+    match major {
+        FIRST_MAJOR_WITH_OWN_FOLDER.. => "/var/lib/postgresql",
+        _ => "/var/lib/postgresql/data",
+    }
+}
+
+/// The file of a stack, relative to the repository's root.
+pub fn path(stack: &str) -> std::path::PathBuf {
+    format!("docker/{stack}/compose.yaml").into()
+}
+
 /// The file, from a stack without overrides.
 pub fn file(stack: &Stack) -> GeneratedFile {
     let mut text = format!(
@@ -37,7 +53,8 @@ pub fn file(stack: &Stack) -> GeneratedFile {
     if let Some(subnet) = &stack.network.subnet {
         line(&mut text, 2, "ipam:");
         line(&mut text, 3, "config:");
-        line(&mut text, 4, &format!("- subnet: {subnet}"));
+        let default = default_of(stack, "NETWORK_SUBNET").unwrap_or_else(|| subnet.clone());
+        line(&mut text, 4, &format!("- subnet: ${{NETWORK_SUBNET:-{default}}}"));
     }
     let volumes: Vec<&String> = stack.services.iter().filter_map(|service| service.volume.as_ref()).collect();
     if !volumes.is_empty() {
@@ -46,7 +63,7 @@ pub fn file(stack: &Stack) -> GeneratedFile {
     for volume in volumes {
         line(&mut text, 1, &format!("{volume}:"));
     }
-    GeneratedFile { path: format!("docker/{}/compose.yaml", stack.name).into(), text }
+    GeneratedFile { path: path(&stack.name), text }
 }
 
 fn service_text(stack: &Stack, service: &Service) -> String {
@@ -84,6 +101,9 @@ fn service_text(stack: &Stack, service: &Service) -> String {
         }
     }
     line(&mut text, 2, &format!("networks: [{}]", stack.network.name));
+    if let Some(hash) = parts.config_hash {
+        line(&mut text, 2, &format!("labels: {{ {CONFIG_LABEL}: \"{hash}\" }}"));
+    }
     if let Some(signal) = parts.stop_signal {
         line(&mut text, 2, &format!("stop_signal: {signal}"));
         line(&mut text, 2, &format!("stop_grace_period: {POSTGRES_GRACE_SECS}s"));
@@ -120,27 +140,35 @@ fn service_text(stack: &Stack, service: &Service) -> String {
 
 /// What differs between kinds of services.
 #[derive(Default)]
-struct Parts {
+struct Parts<'a> {
     command: Vec<String>,
     environment: Vec<(String, String)>,
     volumes: Vec<String>,
     stop_signal: Option<&'static str>,
     healthcheck: Option<&'static str>,
+    /// Of the mounted configuration file. A label, so that Compose restarts what has another text.
+    config_hash: Option<&'a str>,
 }
 
-impl Parts {
-    fn of(stack: &Stack, service: &Service) -> Parts {
+impl<'a> Parts<'a> {
+    fn of(stack: &Stack, service: &'a Service) -> Parts<'a> {
         let volume = |target: &str| service.volume.as_ref().map(|volume| format!("{volume}:{target}"));
         match &service.kind {
             Kind::Postgres(postgres) => Parts {
-                command: ["postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"].map(str::to_owned).to_vec(),
+                // The server itself says whose it is: verbs that change data ask it first.
+                command: [
+                    "postgres".to_owned(),
+                    "-c".to_owned(),
+                    "config_file=/etc/postgresql/postgresql.conf".to_owned(),
+                    "-c".to_owned(),
+                    format!("cluster_name=${{COMPOSE_PROJECT_NAME:-{}}}/{}", stack.name, service.short_name),
+                ]
+                .to_vec(),
+                config_hash: Some(&postgres.config.hash),
                 environment: postgres_environment(stack, postgres),
                 volumes: [
-                    volume(match postgres.major {
-                        FIRST_MAJOR_WITH_OWN_FOLDER.. => "/var/lib/postgresql",
-                        _ => "/var/lib/postgresql/data",
-                    }),
-                    Some(format!("../../{}:/etc/postgresql/postgresql.conf:ro", postgres.config.display())),
+                    volume(volume_target(postgres.major)),
+                    Some(format!("../../{}:/etc/postgresql/postgresql.conf:ro", postgres.config.path.display())),
                 ]
                 .into_iter()
                 .flatten()
@@ -157,9 +185,10 @@ impl Parts {
                 command: ["redis-server", "/usr/local/etc/redis/redis.conf", "--protected-mode", "no"]
                     .map(str::to_owned)
                     .to_vec(),
+                config_hash: Some(&redis.config.hash),
                 volumes: [
                     volume("/data"),
-                    Some(format!("../../{}:/usr/local/etc/redis/redis.conf:ro", redis.config.display())),
+                    Some(format!("../../{}:/usr/local/etc/redis/redis.conf:ro", redis.config.path.display())),
                 ]
                 .into_iter()
                 .flatten()

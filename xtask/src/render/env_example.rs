@@ -24,6 +24,7 @@ fn text(stack: &Stack) -> String {
         (SettingGroup::Tool, "Tools"),
         (SettingGroup::Application, "Applications"),
         (SettingGroup::Image, "Images of containers"),
+        (SettingGroup::Compose, "Docker Compose, also plain `docker compose` from the repository's root"),
     ];
     for (group, title) in titles {
         let settings: Vec<_> = stack.settings.iter().filter(|setting| setting.group == group).collect();
@@ -39,9 +40,5 @@ fn text(stack: &Stack) -> String {
             text.push_str(&format!("{assignment:width$}  # {}\n", setting.word));
         }
     }
-    text.push_str(&format!(
-        "\n# Plain `docker compose`, from the repository's root\nCOMPOSE_FILE=docker/{name}/compose.yaml  # the generated file\n",
-        name = stack.name
-    ));
     text
 }

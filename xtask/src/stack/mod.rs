@@ -4,6 +4,7 @@
 //! and joined by [`resolve`] into [`model::Stack`], in which every default is filled and every name leads somewhere.
 //! Nothing here starts a process, and nothing behind here reads the environment.
 
+pub mod checks;
 pub mod env_file;
 pub mod fault;
 pub mod images;

@@ -26,6 +26,8 @@ pub struct Stack {
     pub services: Vec<Service>,
     pub applications: Vec<Application>,
     pub network: Network,
+    /// The Compose project that a person asks for.
+    pub project: Option<String>,
     pub pool: Option<Pool>,
     pub production: Option<Production>,
     /// Every variable that the stack reads, in the order of `.env.example`.
@@ -74,13 +76,21 @@ pub struct Postgres {
     pub user: String,
     pub password: String,
     pub database: String,
-    /// The server's configuration file, relative to the repository's root.
-    pub config: PathBuf,
+    pub config: ConfigFile,
     pub url_schema: Option<String>,
     pub production_schema: Option<String>,
     pub migrations: Vec<PathBuf>,
     pub seeds: PathBuf,
     pub references: Vec<Reference>,
+}
+
+/// A server's configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Relative to the repository's root.
+    pub path: PathBuf,
+    /// Of its text.
+    pub hash: String,
 }
 
 /// A column here whose values are those of a column in a neighbour database.
@@ -97,7 +107,7 @@ pub struct Reference {
 pub struct Redis {
     /// The least major version.
     pub major: u32,
-    pub config: PathBuf,
+    pub config: ConfigFile,
     pub purposes: Vec<String>,
 }
 
@@ -162,6 +172,7 @@ pub enum SettingGroup {
     Tool,
     Application,
     Image,
+    Compose,
 }
 
 impl Stack {
@@ -188,6 +199,13 @@ impl Stack {
 
     pub fn service_names(&self) -> Vec<&str> {
         self.services.iter().map(|service| service.short_name.as_str()).collect()
+    }
+
+    /// The image that a service runs, as the engine is asked for it.
+    pub fn image_of(&self, service: &Service) -> String {
+        let variable = &service.image.variable;
+        let setting = self.settings.iter().find(|setting| setting.name == *variable);
+        setting.map_or_else(|| service.image.to_string(), |setting| setting.value.clone())
     }
 
     /// The first service that does what the predicate asks for.

@@ -1,11 +1,12 @@
 //! Manifest, pins and overrides → [`Stack`], or every fault that stands in the way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use indexmap::IndexMap;
 
-use super::fault::{Fault, Faults, is_secret, nearest};
+use super::checks::{FIRST_UNPRIVILEGED_PORT, check_variable_names, is_usable_port};
+use super::fault::{Fault, Faults, nearest};
 use super::images::{self, IMAGES_FILE, Image};
 use super::manifest::{self, Manifest};
 use super::model::*;
@@ -13,19 +14,8 @@ use super::overrides::{Overrides, Source};
 use super::repository::Repository;
 use super::toml_file::TomlFile;
 
-/// Below this, only root may listen (`net.ipv4.ip_unprivileged_port_start`).
-const FIRST_UNPRIVILEGED_PORT: i64 = 1024;
-/// PostgreSQL cuts identifiers at 63 bytes without a word.
-const LONGEST_IDENTIFIER: usize = 63;
 /// Pub/Sub refuses shorter resource ids.
 const SHORTEST_TOPIC: usize = 3;
-/// Folders that an instance has beside those of its services.
-const RESERVED_NAMES: [&str; 4] = ["run", "removed", "lock", "instance"];
-/// Names that PostgreSQL keeps for itself.
-const RESERVED_IDENTIFIERS: [&str; 4] = ["template0", "template1", "public", "none"];
-/// Long enough for any name here, short enough for socket paths and host names.
-const LONGEST_NAME: usize = 40;
-
 /// The stack called `name`, with `process` as the process environment.
 pub fn load(repository: &Repository, name: &str, process: &BTreeMap<String, String>) -> Result<Stack, Faults> {
     let mut faults = Faults::default();
@@ -51,13 +41,14 @@ pub fn load(repository: &Repository, name: &str, process: &BTreeMap<String, Stri
     }
 }
 
-struct Resolver<'a> {
-    repository: &'a Repository,
-    file: &'a TomlFile,
-    images: IndexMap<String, Image>,
-    overrides: &'a Overrides,
-    faults: &'a mut Faults,
-    settings: Vec<Setting>,
+/// Joins what is written; see `checks` for what it must keep to.
+pub struct Resolver<'a> {
+    pub repository: &'a Repository,
+    pub file: &'a TomlFile,
+    pub images: IndexMap<String, Image>,
+    pub overrides: &'a Overrides,
+    pub faults: &'a mut Faults,
+    pub settings: Vec<Setting>,
 }
 
 impl Resolver<'_> {
@@ -70,15 +61,17 @@ impl Resolver<'_> {
                 Some(format!("\"{name}\"")),
             );
         }
-        if let Some(subnet) = &manifest.network.subnet
-            && !is_ipv4_cidr(subnet)
-        {
-            self.fault(
-                "network.subnet",
-                format!("`{subnet}`"),
-                "an IPv4 network in CIDR form",
-                Some("\"172.20.0.0/16\"".into()),
-            );
+        let (project, project_source) =
+            self.setting("COMPOSE_PROJECT_NAME", name, "what names of containers begin with", SettingGroup::Compose);
+        self.check_project(&project, &project_source);
+        let compose_file = format!("docker/{name}/compose.yaml");
+        self.setting("COMPOSE_FILE", &compose_file, "the generated file", SettingGroup::Compose);
+        let mut network = manifest.network.clone();
+        if let Some(subnet) = &manifest.network.subnet {
+            let (subnet, source) =
+                self.setting("NETWORK_SUBNET", subnet, "addresses of the stack's network", SettingGroup::Compose);
+            self.check_subnet(&subnet, &source);
+            network.subnet = Some(subnet);
         }
         let environment_variable = manifest.stack.environment_variable.clone();
         let environment = self
@@ -106,7 +99,8 @@ impl Resolver<'_> {
             env_file: self.overrides.env_file.path.clone(),
             services,
             applications,
-            network: manifest.network.clone(),
+            network,
+            project: (project_source != Source::Manifest).then_some(project),
             pool: manifest.postgres.pool,
             production: manifest.production.clone(),
             settings: self.settings,
@@ -138,7 +132,7 @@ impl Resolver<'_> {
                 ..fault
             });
         }
-        self.check_file("postgres.config", &shared.config);
+        let config = self.config_file("postgres.config", &shared.config);
         self.check_resources("postgres.resources", shared.resources);
 
         let mut services = Vec::new();
@@ -182,7 +176,7 @@ impl Resolver<'_> {
                     user: user.clone(),
                     password: password.clone(),
                     database,
-                    config: shared.config.clone().into(),
+                    config: config.clone(),
                     url_schema: written.url_schema.clone(),
                     production_schema: written.production_schema.clone(),
                     migrations: match &written.migrations {
@@ -230,7 +224,7 @@ impl Resolver<'_> {
 
     fn redis(&mut self, written: &manifest::Redis) -> Option<Service> {
         let image = self.image("redis.image", &written.image);
-        self.check_file("redis.config", &written.config);
+        let config = self.config_file("redis.config", &written.config);
         self.check_resources("redis.resources", written.resources);
         let port = self.port("redis.port", written.port, 6379, &written.port_variable, "Redis");
         Some(Service {
@@ -243,11 +237,7 @@ impl Resolver<'_> {
             volume: Some(written.volume.clone()),
             resources: written.resources,
             healthcheck: written.healthcheck,
-            kind: Kind::Redis(Redis {
-                major: written.major,
-                config: written.config.clone().into(),
-                purposes: written.purposes.clone(),
-            }),
+            kind: Kind::Redis(Redis { major: written.major, config, purposes: written.purposes.clone() }),
         })
     }
 
@@ -402,74 +392,6 @@ impl Resolver<'_> {
         applications
     }
 
-    /// Ports, service names, volumes and variables must each be one thing's alone.
-    fn check_uniqueness(&mut self, manifest: &Manifest, services: &[Service], applications: &[Application]) {
-        let mut ports: HashMap<u16, String> = HashMap::new();
-        let mut variables: HashMap<String, String> = HashMap::new();
-        let mut names: HashMap<String, String> = HashMap::new();
-        let mut volumes: HashMap<String, String> = HashMap::new();
-        for service in services {
-            let key = self.key_of(service, manifest);
-            for port in &service.ports {
-                if let Some(other) = ports.insert(port.number, service.short_name.clone()) {
-                    let at = self.override_fault(&port.variable, &format!("{key}.port"), &port.source);
-                    let free = (port.number..=u16::MAX).find(|free| !ports.contains_key(free));
-                    self.faults.push(Fault {
-                        found: format!("port {}, which `{other}` has as well", port.number),
-                        expected: "a port of its own".into(),
-                        fix: free.map(|free| {
-                            format!("{}={free} in {}", port.variable, self.overrides.env_file.path.display())
-                        }),
-                        ..at
-                    });
-                }
-                if let Some(other) = variables.insert(port.variable.clone(), service.short_name.clone()) {
-                    let found = format!("`{}`, which `{other}` has as well", port.variable);
-                    self.fault(&format!("{key}.port-variable"), found, "a variable of its own", None);
-                }
-            }
-            for name in [&service.name, &service.short_name] {
-                if let Some(other) = names.insert(name.clone(), service.name.clone())
-                    && other != service.name
-                {
-                    self.fault(
-                        &key,
-                        format!("the name `{name}`, which `{other}` has as well"),
-                        "a name of its own",
-                        None,
-                    );
-                }
-            }
-            if let Some(volume) = &service.volume
-                && let Some(other) = volumes.insert(volume.clone(), service.short_name.clone())
-            {
-                let found = format!("`{volume}`, which `{other}` has as well");
-                self.fault(&format!("{key}.volume"), found, "a volume of its own", None);
-            }
-        }
-        for application in applications {
-            if let Some(other) = names.insert(application.name.clone(), application.name.clone()) {
-                let found = format!("the name `{}`, which the service `{other}` has as well", application.name);
-                self.fault(&format!("applications.{}", application.name), found, "a name of its own", None);
-            }
-            let Some(port) = application.port else { continue };
-            if let Some(other) = ports.insert(port, application.name.clone()) {
-                let found = format!("port {port}, which `{other}` has as well");
-                self.fault(&format!("applications.{}.port", application.name), found, "a port of its own", None);
-            }
-        }
-    }
-
-    fn key_of(&self, service: &Service, manifest: &Manifest) -> String {
-        match &service.kind {
-            Kind::Postgres(_) => format!("databases.{}", service.short_name),
-            Kind::Tool(_) if manifest.tools.contains_key(&service.short_name) => {
-                format!("tools.{}", service.short_name)
-            }
-            _ => service.short_name.clone(),
-        }
-    }
-
     /// A variable's value in effect, noted among the settings.
     fn setting(&mut self, name: &str, default: &str, word: &str, group: SettingGroup) -> (String, Source) {
         let (value, source) = match self.overrides.get(name) {
@@ -559,77 +481,13 @@ impl Resolver<'_> {
         Some(image)
     }
 
-    fn check_file(&mut self, key: &str, path: &str) {
-        if !self.repository.root.join(path).is_file() {
-            self.fault(key, format!("`{path}`, which is not there"), "a file, from the repository's root", None);
-        }
-    }
-
-    fn check_resources(&mut self, key: &str, resources: Option<manifest::Resources>) {
-        let Some(resources) = resources else { return };
-        if resources.cpu_reservation > resources.cpu_limit || resources.cpu_limit <= 0.0 {
-            let found = format!(
-                "a reservation of {} CPUs within a limit of {}",
-                resources.cpu_reservation, resources.cpu_limit
-            );
-            self.fault(key, found, "a reservation that fits into the limit", None);
-        }
-        if resources.memory_reservation_mib > resources.memory_limit_mib {
-            let found = format!(
-                "a reservation of {} MiB within a limit of {} MiB",
-                resources.memory_reservation_mib, resources.memory_limit_mib
-            );
-            self.fault(key, found, "a reservation that fits into the limit", None);
-        }
-    }
-
-    fn check_name(&mut self, key: &str, name: &str) {
-        let well = name.starts_with(|first: char| first.is_ascii_lowercase())
-            && name.chars().all(|part| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '-')
-            && name.len() <= LONGEST_NAME;
-        if RESERVED_NAMES.contains(&name) {
-            let expected = format!("another name: the helper keeps {} for itself", RESERVED_NAMES.join(", "));
-            self.fault(key, format!("`{name}`"), &expected, Some(format!("{name}-database")));
-            return;
-        }
-        if !well {
-            let folded: String =
-                name.to_lowercase().chars().map(|part| if part.is_ascii_alphanumeric() { part } else { '-' }).collect();
-            let expected = format!(
-                "a name of lower-case letters, digits and `-`, at most {LONGEST_NAME} long, that begins with a letter"
-            );
-            let fix = folded.starts_with(|first: char| first.is_ascii_lowercase()).then_some(folded);
-            self.fault(key, format!("`{name}`"), &expected, fix);
-        }
-    }
-
-    fn check_identifier(&mut self, key: &str, variable: &str, name: &str, source: &Source) {
-        let well = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-            && name.chars().all(|part| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '_')
-            && name.len() <= LONGEST_IDENTIFIER
-            && !name.starts_with("pg_")
-            && !RESERVED_IDENTIFIERS.contains(&name);
-        let stands_in = *source == Source::Manifest && self.file.stands_in(key);
-        if !well && !stands_in {
-            let fault = self.override_fault(variable, key, source);
-            self.faults.push(Fault {
-                found: format!("`{name}`"),
-                expected: format!(
-                    "a PostgreSQL name of lower-case letters, digits and `_`, at most {LONGEST_IDENTIFIER} long, not beginning with `pg_`, and none of {}",
-                    RESERVED_IDENTIFIERS.join(", ")
-                ),
-                ..fault
-            });
-        }
-    }
-
-    fn unknown<'k>(&mut self, key: &str, written: &str, known: impl Iterator<Item = &'k str> + Clone, what: &str) {
+    pub fn unknown<'k>(&mut self, key: &str, written: &str, known: impl Iterator<Item = &'k str> + Clone, what: &str) {
         let near = nearest(written, known.clone()).map(|name| format!("\"{name}\""));
         let expected = format!("a known {what}: {}", known.collect::<Vec<_>>().join(", "));
         self.fault(key, format!("`{written}`"), &expected, near);
     }
 
-    fn fault(&mut self, key: &str, found: String, expected: &str, fix: Option<String>) {
+    pub fn fault(&mut self, key: &str, found: String, expected: &str, fix: Option<String>) {
         if self.file.stands_in(key) {
             return;
         }
@@ -644,7 +502,7 @@ impl Resolver<'_> {
     }
 
     /// A fault at the place where the value in effect was written: manifest, `.env` or the environment.
-    fn override_fault(&self, variable: &str, key: &str, source: &Source) -> Fault {
+    pub fn override_fault(&self, variable: &str, key: &str, source: &Source) -> Fault {
         let (file, line, key) = match source {
             Source::Manifest => (self.file.path.clone(), self.file.line_of(key), key),
             Source::EnvFile { path, line } => (path.clone(), Some(*line), variable),
@@ -654,61 +512,6 @@ impl Resolver<'_> {
     }
 }
 
-/// A name in `.env` that is nearly one of ours, or one of another stack's, does nothing: worse than an error.
-fn check_variable_names(repository: &Repository, stack: &Stack, overrides: &Overrides, faults: &mut Faults) {
-    let known: Vec<&str> = stack.settings.iter().map(|setting| setting.name.as_str()).collect();
-    for assignment in &overrides.assignments {
-        let name = assignment.name.as_str();
-        if known.contains(&name) || name.starts_with("XTASK_") || name.starts_with("COMPOSE_") {
-            continue;
-        }
-        let fault = Fault {
-            file: overrides.env_file.path.clone(),
-            line: Some(assignment.line),
-            key: name.to_owned(),
-            found: format!("`{name}`, which the stack {} does not read", stack.name),
-            expected: String::new(),
-            fix: None,
-        };
-        let owner =
-            repository.stacks.iter().find(|other| **other != stack.name && reads_variable(repository, other, name));
-        if let Some(owner) = owner {
-            let expected = format!("variables of {owner} in {}", repository.env_file_of(owner).display());
-            faults.push(Fault { expected, ..fault });
-        } else if let Some(near) = nearest(name, known.iter().copied()) {
-            faults.push(Fault {
-                expected: format!("did you mean `{near}`?"),
-                fix: Some(format!("{near}={}", if is_secret(near) { "…" } else { &assignment.value })),
-                ..fault
-            });
-        } else if name.starts_with("POSTGRES_") && name.ends_with("_PORT") {
-            let ports = known.iter().filter(|known| known.ends_with("_PORT")).copied().collect::<Vec<_>>().join(", ");
-            faults.push(Fault { expected: format!("one of: {ports}"), ..fault });
-        }
-    }
-}
-
-/// Whether another stack of the repository reads a login or port variable of that name.
-fn reads_variable(repository: &Repository, stack: &str, name: &str) -> bool {
-    let Ok(text) = crate::files::read_text(&repository.root.join(repository.manifest_of(stack))) else { return false };
-    let Ok(manifest) = toml::from_str::<Manifest>(&text) else { return false };
-    manifest.databases.iter().any(|(short_name, database)| {
-        let derived = format!("POSTGRES_{}_PORT", screaming(short_name));
-        database.port_variable.as_ref().unwrap_or(&derived) == name
-            || database.database_variable.as_deref() == Some(name)
-    })
-}
-
-fn screaming(name: &str) -> String {
+pub fn screaming(name: &str) -> String {
     name.to_uppercase().replace('-', "_")
-}
-
-fn is_usable_port(port: i64) -> bool {
-    (FIRST_UNPRIVILEGED_PORT..=i64::from(u16::MAX)).contains(&port)
-}
-
-fn is_ipv4_cidr(text: &str) -> bool {
-    text.split_once('/').is_some_and(|(address, bits)| {
-        address.parse::<std::net::Ipv4Addr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| bits <= 32)
-    })
 }

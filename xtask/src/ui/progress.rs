@@ -1,5 +1,6 @@
 //! One line that says what is being waited for, on a terminal only.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -9,7 +10,10 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// A spinner that disappears when dropped.
 #[derive(Debug)]
-pub struct Waiting(ProgressBar);
+pub struct Waiting {
+    bar: ProgressBar,
+    pending: RefCell<Vec<String>>,
+}
 
 impl Waiting {
     pub fn new(message: impl Into<String>) -> Waiting {
@@ -26,16 +30,33 @@ impl Waiting {
                 late.enable_steady_tick(Duration::from_millis(100));
             }
         });
-        Waiting(bar)
+        Waiting { bar, pending: RefCell::default() }
+    }
+
+    /// Waits for several: the line names those that are not [`done`](Self::done) yet.
+    pub fn for_each(names: impl IntoIterator<Item = String>) -> Waiting {
+        let waiting = Waiting::new("");
+        waiting.pending.borrow_mut().extend(names);
+        waiting.name_pending();
+        waiting
+    }
+
+    pub fn done(&self, name: &str) {
+        self.pending.borrow_mut().retain(|pending| pending != name);
+        self.name_pending();
+    }
+
+    fn name_pending(&self) {
+        self.say(format!("waiting for {}", self.pending.borrow().join(", ")));
     }
 
     pub fn say(&self, message: impl Into<String>) {
-        self.0.set_message(message.into());
+        self.bar.set_message(message.into());
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

@@ -155,7 +155,7 @@ fn wrong_names_suggest_the_right_one_and_list_all() {
     checkout.run(&["env", "learning-servce"]).exits(2).says("did you mean `learning-service`?");
     checkout.run(&["status", "--stack", "nanica"]).exits(2).says("did you mean `nanika`?");
     checkout.run(&["logs", "kafka", "zookeeper"]).exits(2).says("`kafka`, `zookeeper`").silent_about("did you mean");
-    checkout.run(&["up", "--engine", "docker"]).exits(2).says("the docker engine is not there yet");
+    checkout.run(&["up", "--engine", "dokcer"]).exits(2).says("docker");
     checkout.run(&["up", "pgadmin"]).exits(2).says("runs in a container");
     checkout.run(&["upp"]).exits(2).says("up");
 }

@@ -81,7 +81,9 @@ impl Checkout {
             copy_tree(&repository().join(part), &root.join(part));
         }
         let state = folder.path().join("state").display().to_string();
-        let environment = BTreeMap::from([("XTASK_STATE_DIR".to_owned(), state)]);
+        // What a test says holds for the engine that it names, whatever else this machine has.
+        let environment =
+            BTreeMap::from([("XTASK_STATE_DIR".to_owned(), state), ("XTASK_ENGINE".to_owned(), "native".to_owned())]);
         let checkout = Checkout { root, folder, environment, user: None };
         checkout.move_ports("effect", ".env");
         checkout.move_ports("nanika", ".env.nanika");

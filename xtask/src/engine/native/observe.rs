@@ -8,7 +8,7 @@ use crate::instance::{Instance, registry};
 use crate::ui::{Exit, Failure};
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Observed {
+pub enum Seen {
     /// No data yet.
     Absent,
     /// Data, and no server.
@@ -19,7 +19,7 @@ pub enum Observed {
 }
 
 /// One service. A record that cannot be read is taken from the registry's copy.
-pub fn service(instance: &Instance, short_name: &str) -> Result<Observed> {
+pub fn service(instance: &Instance, short_name: &str) -> Result<Seen> {
     let record =
         Record::read(instance, short_name).or_else(|error| {
             let copy = registry::records_of(instance).into_iter().find(|record| record.service == short_name);
@@ -31,17 +31,17 @@ pub fn service(instance: &Instance, short_name: &str) -> Result<Observed> {
             })
         });
     Ok(match record? {
-        Some(record) if record.is_alive() => Observed::Running(record),
-        Some(record) => Observed::Died(record),
-        None if data_folder(instance, short_name).try_exists()? => Observed::Stopped,
-        None => Observed::Absent,
+        Some(record) if record.is_alive() => Seen::Running(record),
+        Some(record) => Seen::Died(record),
+        None if data_folder(instance, short_name).try_exists()? => Seen::Stopped,
+        None => Seen::Absent,
     })
 }
 
 /// Whether the socket folder of a running server is still there: cleaners of `/tmp` take it.
-pub fn sockets_are_there(observed: &Observed) -> bool {
+pub fn sockets_are_there(observed: &Seen) -> bool {
     match observed {
-        Observed::Running(record) => record.sockets.as_ref().is_none_or(|sockets| sockets.is_dir()),
+        Seen::Running(record) => record.sockets.as_ref().is_none_or(|sockets| sockets.is_dir()),
         _ => true,
     }
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 use super::launch::Launch;
 use super::process::Birth;
@@ -80,7 +79,7 @@ pub fn blueprint(repository: &Repository, instance: &Instance, service: &Service
             Blueprint {
                 arguments: ["-D".to_owned(), text(&data)].into_iter().chain(settings).collect(),
                 environment,
-                config: Some((config, read_config(repository, &postgres.config)?)),
+                config: Some((config, read_config(repository, &postgres.config.path)?)),
                 fingerprint: String::new(),
                 login: Some(Login {
                     user: postgres.user.clone(),
@@ -107,7 +106,7 @@ pub fn blueprint(repository: &Repository, instance: &Instance, service: &Service
             Blueprint {
                 arguments: [text(&config)].into_iter().chain(options).collect(),
                 environment,
-                config: Some((config, read_config(repository, &redis.config)?)),
+                config: Some((config, read_config(repository, &redis.config.path)?)),
                 fingerprint: String::new(),
                 login: None,
                 sockets: None,
@@ -150,14 +149,10 @@ fn read_config(repository: &Repository, path: &Path) -> Result<String> {
 impl Blueprint {
     /// The login is not part of it: another user, password or database needs no restart.
     fn with_fingerprint(mut self, port: u16) -> Blueprint {
-        let mut hash = Sha256::new();
         let config = self.config.as_ref().map(|(_, text)| text.as_str());
-        let parts = self.arguments.iter().map(String::as_str).chain(config);
-        for part in parts.chain([port.to_string().as_str()]) {
-            hash.update(part.as_bytes());
-            hash.update([0]);
-        }
-        self.fingerprint = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let port = port.to_string();
+        let parts = self.arguments.iter().map(String::as_str).chain(config).chain([port.as_str()]);
+        self.fingerprint = files::short_hash(parts);
         self
     }
 

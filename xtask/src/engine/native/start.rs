@@ -17,9 +17,10 @@ use super::programs::Programs;
 use super::record::Record;
 use super::servers::{Blueprint, data_folder, log_file};
 use super::{stop, template};
-use crate::engine::plan::{Action, Step};
+use crate::engine::plan::{Action, Started, Step};
 use crate::engine::postgres::{self, Denied, Door, Login};
 use crate::engine::readiness::{Probe, poll};
+use crate::engine::server::{Home, Server};
 use crate::engine::{pubsub, redis};
 use crate::files;
 use crate::instance::Instance;
@@ -56,13 +57,16 @@ pub struct Starter<'a> {
     pub cap: Duration,
 }
 
-/// A service that is up.
-#[derive(Debug)]
-pub struct Started {
-    pub version: String,
-    pub took: Duration,
-    /// What was done besides starting: `6 topics`, `password set`.
-    pub notes: Vec<String>,
+/// The server as this engine starts it.
+fn blueprint<'a>(step: &'a Step<'_>) -> Result<&'a Blueprint> {
+    step.blueprint.as_ref().with_context(|| format!("`{}` has no native server", step.service.short_name))
+}
+
+fn record(running: &Server) -> Result<&Record> {
+    match &running.home {
+        Home::Process(record) => Ok(record),
+        Home::Container(container) => bail!("`{}` runs in the container `{}`", running.service, container.name),
+    }
 }
 
 impl Starter<'_> {
@@ -70,8 +74,8 @@ impl Starter<'_> {
     pub async fn carry_out(&self, step: &Step<'_>, template: Option<&Path>) -> Result<Started> {
         let begun = Instant::now();
         let mut started = match &step.action {
-            Action::Keep { running } => self.verify(step.service, running).await,
-            Action::Mend { running } => self.mend(step.service, &step.blueprint, running).await,
+            Action::Keep { running } => self.verify(step.service, record(running)?).await,
+            Action::Mend { running } => self.mend(step, record(running)?).await,
             Action::Create | Action::Start | Action::Restart { .. } => self.start(step, template).await,
         }?;
         started.took = begun.elapsed();
@@ -147,8 +151,9 @@ impl Starter<'_> {
     }
 
     /// Sets user, password and database in the running server, and notes them.
-    async fn mend(&self, service: &Service, blueprint: &Blueprint, running: &Record) -> Result<Started> {
-        let (Some(sockets), Some(login)) = (&running.sockets, &blueprint.login) else {
+    async fn mend(&self, step: &Step<'_>, running: &Record) -> Result<Started> {
+        let service = step.service;
+        let (Some(sockets), Some(login)) = (&running.sockets, &blueprint(step)?.login) else {
             return self.verify(service, running).await;
         };
         let changed = postgres::mend(sockets, running.port, &self.superuser(service)?, login)
@@ -166,7 +171,7 @@ impl Starter<'_> {
         let is_new = self.prepare(step, template).await?;
         let log = log_file(self.instance, &service.short_name);
         let log_start = log.metadata().map_or(0, |metadata| metadata.len());
-        let description = step.blueprint.launch(self.instance, service, self.programs)?;
+        let description = blueprint(step)?.launch(self.instance, service, self.programs)?;
         let mut child = launch(&description, self.lock.share()?)?;
         let mut started = match &service.kind {
             Kind::Postgres(_) => self.await_postgres(step, &mut child, log_start, is_new).await?,
@@ -215,7 +220,7 @@ impl Starter<'_> {
         is_new: bool,
     ) -> Result<Started> {
         let service = step.service;
-        let (Some(login), Some(sockets)) = (&step.blueprint.login, &step.blueprint.sockets) else {
+        let (Some(login), Some(sockets)) = (&blueprint(step)?.login, &blueprint(step)?.sockets) else {
             bail!("`{}` has no login", service.short_name);
         };
         let port = service.port().number;
@@ -307,10 +312,11 @@ impl Starter<'_> {
         let folder = instance.service_folder(short_name);
         files::create_folder(&folder)?;
         files::set_mode(&folder, if user.is_some() { 0o711 } else { 0o700 })?;
-        if let Some((path, text)) = &step.blueprint.config {
+        let blueprint = blueprint(step)?;
+        if let Some((path, text)) = &blueprint.config {
             files::write_atomically(path, text.as_bytes(), 0o644)?;
         }
-        if let Some(sockets) = &step.blueprint.sockets {
+        if let Some(sockets) = &blueprint.sockets {
             own_folder(sockets, instance)?;
         }
         let data = data_folder(instance, short_name);
@@ -345,7 +351,7 @@ impl Starter<'_> {
     async fn clear_leftovers(&self, step: &Step<'_>, data: &Path) -> Result<()> {
         let service = step.service;
         let socket_lock = |sockets: &PathBuf| sockets.join(format!(".s.PGSQL.{}.lock", service.port().number));
-        let locks = [Some(data.join("postmaster.pid")), step.blueprint.sockets.as_ref().map(socket_lock)];
+        let locks = [Some(data.join("postmaster.pid")), blueprint(step)?.sockets.as_ref().map(socket_lock)];
         let locks: Vec<PathBuf> = locks.into_iter().flatten().filter(|lock| lock.exists()).collect();
         if locks.is_empty() {
             return Ok(());

@@ -7,7 +7,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 use xshell::cmd;
 
 use super::programs::PostgresPrograms;
@@ -34,13 +33,8 @@ pub async fn provide(programs: &PostgresPrograms, superuser: &str, user: Option<
     let major: u32 = programs.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
     let locale = initdb_locale(major);
     let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
-    let mut hash = Sha256::new();
-    let bin = programs.bin.display().to_string();
-    for part in [HBA, SPARE_DATABASE, &bin, superuser, &locale.join(" "), &uid.to_string()] {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    let key: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let (bin, uid) = (programs.bin.display().to_string(), uid.to_string());
+    let key = files::short_hash([HBA, SPARE_DATABASE, &bin, superuser, &locale.join(" "), &uid]);
     let parent = cache_folder().join("templates");
     let folder = parent.join(format!("postgresql-{}-{key}", programs.version));
     if is_whole(&folder) {

@@ -1,0 +1,555 @@
+//! From a plan to servers that answer: everything that could stand in the way first, then data for new databases, then
+//! Compose, and beside it the same question to every server until it is answered.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::containers::{self, Container};
+use super::images::{self, Image, MissingImage};
+use super::volumes::{self, CHECKOUT_LABEL, INSTANCE_LABEL, NewVolume, SERVICE_LABEL, SUPERUSER_LABEL, Volume};
+use super::{Docker, client, container_of, networks};
+use crate::engine::plan::{Action, Started, Step};
+use crate::engine::postgres::{self, Denied, Door, Login};
+use crate::engine::readiness::{Probe, poll};
+use crate::engine::server::Server;
+use crate::engine::{http, pubsub, redis};
+use crate::instance::lock::Lock;
+use crate::ports::{self, Conflict};
+use crate::stack::{Kind, Service};
+use crate::tools::{self, Input};
+use crate::ui::{Exit, Failure, progress::Waiting, units};
+
+/// Lines of a container's log that an error shows.
+const LOG_LINES: &str = "8";
+/// How often the containers themselves are looked at while their servers are asked.
+const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+/// What one new database takes, in bytes: the copied cluster, and room to work.
+const NEW_DATABASE: u64 = 64_000_000;
+
+/// What was found to start with.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    images: BTreeMap<String, Image>,
+    /// Volumes that hold no cluster yet, by the service's short name.
+    fresh: BTreeMap<String, NewVolume>,
+    /// New volumes of services that need no cluster.
+    others: Vec<NewVolume>,
+}
+
+/// What the polls of one `up` share.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Set once Compose has ended; an error in words if it failed.
+    compose: Option<Result<(), String>>,
+    containers: Vec<Container>,
+}
+
+impl Docker<'_> {
+    /// Everything that could stand in the way, found before anything starts.
+    pub async fn prepare(&self, steps: &[Step<'_>], offline: bool) -> Result<Prepared> {
+        let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
+        let services: Vec<&Service> = starting.iter().map(|step| step.service).collect();
+        let (found, network, volumes) = tokio::join!(
+            images::find(self.stack, &services, offline),
+            networks::check(self.stack, &self.project),
+            volumes::of_project(&self.project),
+        );
+        let (images, missing) = found?;
+        if !missing.is_empty() {
+            bail!(missing_failure(&missing));
+        }
+        network?;
+        let mut prepared = Prepared { images, ..Prepared::default() };
+        self.sort_volumes(&starting, &volumes?, &mut prepared).await?;
+        self.check_space(prepared.fresh.len()).await?;
+        Ok(prepared)
+    }
+
+    /// Which volumes are new, which hold a cluster, and whether each may be used: of this instance, of this major version.
+    async fn sort_volumes(&self, starting: &[&Step<'_>], volumes: &[Volume], prepared: &mut Prepared) -> Result<()> {
+        let instance = &self.instance.identity;
+        let mut refused: Vec<anyhow::Error> = Vec::new();
+        let mut to_look_into = Vec::new();
+        for step in starting {
+            let service = step.service;
+            let Some(volume) = &service.volume else { continue };
+            let new = NewVolume::new(&self.project, volume)
+                .label(INSTANCE_LABEL, &instance.id)
+                .label(CHECKOUT_LABEL, instance.checkout.display().to_string())
+                .label(SERVICE_LABEL, &service.short_name);
+            let present = volumes.iter().find(|present| present.name == new.name);
+            if let Some(owner) =
+                present.and_then(|present| present.label(INSTANCE_LABEL)).filter(|id| *id != instance.id)
+            {
+                let of = present.and_then(|present| present.label(CHECKOUT_LABEL)).unwrap_or(owner);
+                refused.push(
+                    Failure::new(
+                        Exit::Refused,
+                        format!("the volume `{}` holds the data of another instance", new.name),
+                    )
+                    .body(format!("  it belongs to {of}"))
+                    .hint("set COMPOSE_PROJECT_NAME to another name, or remove that volume")
+                    .into(),
+                );
+                continue;
+            }
+            match (service.postgres(), present) {
+                (Some(postgres), None) => {
+                    let new = new.label(SUPERUSER_LABEL, &postgres.user);
+                    prepared.fresh.insert(service.short_name.clone(), new);
+                }
+                // A container of the same configuration has run on it.
+                (Some(_), Some(_)) if matches!(step.action, Action::Start) && self.has_container(service).await? => {}
+                (Some(_), Some(_)) => to_look_into.push((service, new)),
+                (None, None) => prepared.others.push(new),
+                (None, Some(_)) => {}
+            }
+        }
+        refused.extend(self.look_into(to_look_into, volumes, prepared).await?);
+        match refused.len() {
+            0 => Ok(()),
+            1 => Err(refused.remove(0)),
+            count => {
+                let body: String = refused.iter().map(crate::ui::failure::rendered).collect();
+                let title = format!("the data of {count} services cannot be used, nothing was started");
+                bail!(Failure::new(Exit::Refused, title).body(body))
+            }
+        }
+    }
+
+    async fn has_container(&self, service: &Service) -> Result<bool> {
+        let containers = containers::of_project(&self.project).await?;
+        Ok(container_of(&containers, service).is_some())
+    }
+
+    /// Reads in volumes whose content nobody knows: of another major version is refused, before the server's FATAL.
+    async fn look_into(
+        &self,
+        volumes: Vec<(&Service, NewVolume)>,
+        present: &[Volume],
+        prepared: &mut Prepared,
+    ) -> Result<Vec<anyhow::Error>> {
+        let mut refused = Vec::new();
+        let Some((first, _)) = volumes.first() else { return Ok(refused) };
+        let image = self.stack.image_of(first);
+        let names: Vec<String> = volumes.iter().map(|(_, volume)| volume.name.clone()).collect();
+        let clusters = volumes::clusters(&names, &image, &self.container("look")).await?;
+        for (service, volume) in volumes {
+            let Some(postgres) = service.postgres() else { continue };
+            match clusters.get(&volume.name) {
+                Some((major, _)) if *major != postgres.major => refused.push(
+                    Failure::new(
+                        Exit::Refused,
+                        format!(
+                            "the data of `{}` are PostgreSQL {major}'s, and the manifest asks for {}",
+                            service.short_name, postgres.major
+                        ),
+                    )
+                    .body(format!("  volume {}\n  A server never starts on another major version's data.", volume.name))
+                    .hint(format!(
+                        "set `postgres.major = {major}` in {}, or dump with the old server and `cargo xtask down --volumes`",
+                        self.stack.manifest_file.display()
+                    ))
+                    .into(),
+                ),
+                Some(_) => {}
+                // Made by an interrupted `up`, or by Compose, and never initialised.
+                None => {
+                    let is_ours = present
+                        .iter()
+                        .any(|present| present.name == volume.name && present.label(INSTANCE_LABEL).is_some());
+                    if is_ours {
+                        prepared.fresh.insert(service.short_name.clone(), volume);
+                    }
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Services whose volume was made by another major version than the manifest's: short name, found, wanted. Volumes of
+    /// running servers are not looked into: those run.
+    pub async fn foreign_majors(&self, look: &super::Look) -> Result<Vec<(String, u32, u32)>> {
+        let databases = self.stack.databases().filter_map(|(service, postgres)| {
+            let name = format!("{}_{}", self.project, service.volume.as_ref()?);
+            let runs = container_of(&look.containers, service).is_some_and(Container::is_running);
+            let is_there = look.volumes.iter().any(|volume| volume.name == name);
+            (is_there && !runs).then_some((service, postgres.major, name))
+        });
+        let databases: Vec<(&Service, u32, String)> = databases.collect();
+        let Some((first, ..)) = databases.first() else { return Ok(Vec::new()) };
+        let (images, _) = images::find(self.stack, &[first], true).await?;
+        let Some(image) = images.keys().next() else { return Ok(Vec::new()) };
+        let names: Vec<String> = databases.iter().map(|(.., name)| name.clone()).collect();
+        let clusters = volumes::clusters(&names, image, &self.container("look")).await?;
+        let found = databases.into_iter().filter_map(|(service, wanted, name)| {
+            let major = clusters.get(&name)?.0;
+            (major != wanted).then(|| (service.short_name.clone(), major, wanted))
+        });
+        Ok(found.collect())
+    }
+
+    /// Where the engine keeps its volumes on this machine, their disk must have room.
+    async fn check_space(&self, new: usize) -> Result<()> {
+        if new == 0 {
+            return Ok(());
+        }
+        let folder = client::ask(&["info", "--format", "{{.DockerRootDir}}"]).await?;
+        let Ok(space) = rustix::fs::statvfs(folder.trim()) else { return Ok(()) };
+        let (free, needed) = (space.f_bavail * space.f_frsize, new as u64 * NEW_DATABASE);
+        if free < needed {
+            let (needed, free) = (units::megabytes(needed), units::megabytes(free));
+            bail!(
+                Failure::new(Exit::Failed, format!("{new} new databases need {needed}, and {free} are free"))
+                    .body(format!("  on the disk of Docker's volumes, {}", folder.trim()))
+                    .hint("free some space, or start fewer: `cargo xtask up learning redis`")
+            );
+        }
+        Ok(())
+    }
+
+    /// A name for a helper's container: one at a time in a project.
+    fn container(&self, what: &str) -> String {
+        format!("{}-xtask-{what}", self.project)
+    }
+
+    /// Data for new databases, then all services by one call of Compose; every server is asked meanwhile.
+    pub async fn carry_out(
+        &self,
+        steps: &[Step<'_>],
+        prepared: &Prepared,
+        lock: &Lock,
+        cap: Duration,
+        waiting: &Waiting,
+    ) -> Result<Vec<Result<Started>>> {
+        let fresh = self.fill_volumes(steps, prepared, lock).await?;
+        let progress = RefCell::new(Progress::default());
+        let compose = async {
+            let result = self.start_containers(steps, lock).await;
+            let containers = containers::of_project(&self.project).await;
+            let mut progress = progress.borrow_mut();
+            progress.containers = containers.unwrap_or_default();
+            progress.compose = Some(result.map_err(|error| crate::ui::failure::rendered(&error)));
+        };
+        let polls = steps.iter().map(async |step| {
+            let begun = Instant::now();
+            let is_new = fresh.contains(&step.service.short_name);
+            let result = match &step.action {
+                Action::Keep { running } => self.verify(step.service, running, cap).await,
+                _ => self.await_answer(step, is_new, cap, &progress).await,
+            };
+            waiting.done(&step.service.short_name);
+            result.map(|started| Started { took: begun.elapsed(), ..started })
+        });
+        let watch = async {
+            loop {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                if progress.borrow().compose.is_none() {
+                    continue;
+                }
+                // What cannot be asked now is asked again: the polls have a cap.
+                if let Ok(containers) = containers::of_project(&self.project).await {
+                    progress.borrow_mut().containers = containers;
+                }
+            }
+        };
+        let all = futures_util::future::join(compose, futures_util::future::join_all(polls));
+        tokio::select! {
+            ((), results) = all => Ok(results),
+            () = watch => bail!("stopped waiting"),
+        }
+    }
+
+    /// Gives each new volume its cluster; the short names of the services that got one.
+    async fn fill_volumes(&self, steps: &[Step<'_>], prepared: &Prepared, lock: &Lock) -> Result<Vec<String>> {
+        let mut filled = Vec::new();
+        let mut others = &prepared.others[..];
+        // All databases of a stack have the same image and login; were it otherwise, each group would have its template.
+        let mut groups: Vec<(&Service, Vec<NewVolume>)> = Vec::new();
+        for step in steps {
+            let Some(volume) = prepared.fresh.get(&step.service.short_name) else { continue };
+            let same = |(service, _): &&mut (&Service, Vec<NewVolume>)| {
+                self.stack.image_of(service) == self.stack.image_of(step.service)
+            };
+            match groups.iter_mut().find(same) {
+                Some((_, volumes)) => volumes.push(volume.clone()),
+                None => groups.push((step.service, vec![volume.clone()])),
+            }
+            filled.push(step.service.short_name.clone());
+        }
+        let mut copies = Vec::new();
+        for (index, (service, targets)) in groups.into_iter().enumerate() {
+            let reference = self.stack.image_of(service);
+            let (Some(postgres), Some(image)) = (service.postgres(), prepared.images.get(&reference)) else { continue };
+            let login = login_of(postgres);
+            let Some(template) = volumes::template(image, postgres.major, &login).await? else { continue };
+            let container = self.container(&format!("copy-{index}"));
+            volumes::make(&template, &targets, others, &reference, &container).await?;
+            others = &[];
+            copies.push(container);
+        }
+        if copies.is_empty() {
+            return Ok(filled);
+        }
+        // Compose makes the containers while their volumes are being filled.
+        let fill = async {
+            for container in &copies {
+                volumes::fill(container, lock.share()?).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        let (done, _created) = tokio::join!(fill, self.create_containers(steps, lock));
+        done.map(|()| filled)
+    }
+
+    /// What Compose has to say against it, it says again when it starts them.
+    async fn create_containers(&self, steps: &[Step<'_>], lock: &Lock) -> Result<()> {
+        let names = steps.iter().filter(|step| step.action.starts()).map(|step| step.service.name.as_str());
+        let create = ["create", "--no-build", "--pull", "never"];
+        let arguments: Vec<&str> = create.into_iter().chain(names).collect();
+        self.compose().run(&arguments, Input::Held(lock.share()?)).await.map(drop)
+    }
+
+    async fn start_containers(&self, steps: &[Step<'_>], lock: &Lock) -> Result<()> {
+        let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
+        if starting.is_empty() {
+            return Ok(());
+        }
+        let paused: Vec<&str> = starting
+            .iter()
+            .filter_map(|step| step.action.lets_go()?.container())
+            .filter(|container| container.is_paused())
+            .map(|container| container.id.as_str())
+            .collect();
+        if !paused.is_empty() {
+            client::change(&[&["unpause"][..], &paused].concat(), lock.share()?).await?;
+        }
+        let names = starting.iter().map(|step| step.service.name.as_str());
+        let up = ["up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull"];
+        let arguments: Vec<&str> = up.into_iter().chain(names).collect();
+        let ran = self.compose().run(&arguments, Input::Held(lock.share()?)).await?;
+        client::checked(ran).map(drop)
+    }
+
+    /// A server that runs already answers. Which one it is, the engine knows: it publishes the port.
+    async fn verify(&self, service: &Service, running: &Server, cap: Duration) -> Result<Started> {
+        let answered = poll(cap, async || match &service.kind {
+            Kind::Postgres(_) => postgres::ping(running.port).await,
+            _ => Ok(match self.probe(service, running.port, None).await? {
+                Probe::Ready(_) => Probe::Ready(()),
+                Probe::NotYet(status) => Probe::NotYet(status),
+            }),
+        });
+        answered.await.with_context(|| format!("`{}` does not answer", service.short_name))?;
+        Ok(Started::default())
+    }
+
+    /// Asks a server that is about to start until it answers; an error once its container has ended, or Compose has failed.
+    async fn await_answer(
+        &self,
+        step: &Step<'_>,
+        is_new: bool,
+        cap: Duration,
+        progress: &RefCell<Progress>,
+    ) -> Result<Started> {
+        let service = step.service;
+        let port = service.port().number;
+        let login = service.postgres().map(login_of);
+        let begun = Instant::now();
+        let ask = async || {
+            poll(cap, async || {
+                self.look_at(service, &progress.borrow())?;
+                let pending = progress.borrow().compose.is_none();
+                // What listens before Compose is through may be a server that is about to be replaced.
+                if pending && (step.action.lets_go().is_some() || begun.elapsed() > cap / 2) {
+                    return Ok(Probe::NotYet("Compose is still at work".into()));
+                }
+                self.probe(service, port, login.as_ref()).await
+            })
+            .await
+        };
+        let mut notes: Vec<String> = Vec::new();
+        let version = match self.explained(service, ask().await).await? {
+            Ok(version) => version,
+            Err(denied) => {
+                let containers = containers::of_project(&self.project).await?;
+                let container = container_of(&containers, service).context("its container is gone")?;
+                let changed = self.mend(service, container, port, denied).await?;
+                if !is_new {
+                    notes.extend(changed);
+                }
+                self.explained(service, ask().await).await?.map_err(|denied| refused(service, denied))?
+            }
+        };
+        if let Kind::PubSub(wanted) = &service.kind {
+            pubsub::create_topics(port, wanted.clone()).await?;
+            notes.push(format!("{} topics", wanted.topics.len()));
+        }
+        if is_new {
+            notes.insert(0, "new".into());
+        }
+        Ok(Started { version, notes, ..Started::default() })
+    }
+
+    /// An error once the container of a service has ended, or Compose has failed for it.
+    fn look_at(&self, service: &Service, progress: &Progress) -> Result<()> {
+        let Some(compose) = &progress.compose else { return Ok(()) };
+        match (container_of(&progress.containers, service), compose) {
+            (Some(container), _) if container.is_running() => Ok(()),
+            (Some(container), Ok(())) => bail!(Ended(container.clone())),
+            (None, Ok(())) => bail!("its container was removed while it started"),
+            (_, Err(said)) => bail!(ComposeFailed(said.clone())),
+        }
+    }
+
+    /// A container that ended, with its last lines; a port that was lost in between, with its holder.
+    async fn explained<T>(&self, service: &Service, asked: Result<T>) -> Result<T> {
+        let error = match asked {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        if let Some(Ended(container)) = error.downcast_ref::<Ended>() {
+            let log = client::docker(&["logs", "--tail", LOG_LINES, &container.id], Input::Text(String::new())).await?;
+            let text = format!("{}{}", log.stdout, log.stderr);
+            let title = format!("`{}` ended while it started: {}", service.short_name, container.end());
+            let body = format!("  {}, last lines:\n{}", container.name, tools::indented(text.trim_end()));
+            let hint = match text.contains("No space left on device") {
+                true => {
+                    "the disk is full: free some space, then run `cargo xtask up` again; nothing is lost".to_owned()
+                }
+                false => format!("`cargo xtask logs {}` shows more", service.short_name),
+            };
+            bail!(Failure::new(Exit::Failed, title).body(body).hint(hint));
+        }
+        if let Some(ComposeFailed(said)) = error.downcast_ref::<ComposeFailed>() {
+            let lowered = said.to_lowercase();
+            let is_about_ports = ["port is already allocated", "address already in use", "bind for"];
+            if is_about_ports.iter().any(|sign| lowered.contains(sign))
+                && let Some(conflict) = Conflict::find(service, service.port())
+            {
+                bail!(ports::conflict_failure(self.stack, &[conflict], 1));
+            }
+            bail!(
+                Failure::new(Exit::Failed, format!("Compose did not start `{}`", service.short_name))
+                    .body(tools::indented(said))
+            );
+        }
+        Err(error.context(format!("`{}` does not answer", service.short_name)))
+    }
+
+    /// One question to a server: by the address and the login that every client has.
+    async fn probe(
+        &self,
+        service: &Service,
+        port: u16,
+        login: Option<&Login>,
+    ) -> Result<Probe<Result<String, Denied>>> {
+        Ok(match (&service.kind, login) {
+            (Kind::Postgres(_), Some(login)) => {
+                let door = Door::Tcp { port, password: login.password.clone() };
+                match postgres::probe(&door, &login.user, &login.database).await? {
+                    Probe::Ready(Ok(facts)) => {
+                        let expected = self.cluster_name(&service.short_name);
+                        if facts.cluster_name != expected {
+                            bail!(self.stranger(service, &facts.cluster_name));
+                        }
+                        Probe::Ready(Ok(facts.version))
+                    }
+                    Probe::Ready(Err(denied)) => Probe::Ready(Err(denied)),
+                    Probe::NotYet(status) => Probe::NotYet(status),
+                }
+            }
+            (Kind::Redis(_), _) => match redis::probe(port).await? {
+                Probe::Ready(facts) => Probe::Ready(Ok(facts.version)),
+                Probe::NotYet(status) => Probe::NotYet(status),
+            },
+            (Kind::Tool(_), _) => ready(http::probe(port).await?),
+            _ => ready(pubsub::probe(port).await?),
+        })
+    }
+
+    fn stranger(&self, service: &Service, answered: &str) -> anyhow::Error {
+        let port = service.port();
+        let conflict = Conflict::of(service, port, ports::holders::Holders::look());
+        ports::conflict_failure(self.stack, &[conflict], 1).context(format!(
+            "port {} is answered by `{answered}`, not by `{}` of this instance",
+            port.number, service.short_name
+        ))
+    }
+
+    /// Makes login and database what they should be: the password by the owner's socket inside the container, which asks
+    /// for none, the rest by the door that every client has.
+    async fn mend(&self, service: &Service, container: &Container, port: u16, denied: Denied) -> Result<Vec<String>> {
+        let postgres = service.postgres().context("it is no PostgreSQL")?;
+        let wanted = login_of(postgres);
+        let mut changed = Vec::new();
+        if denied == Denied::Login {
+            let volumes = volumes::of_project(&self.project).await?;
+            let volume = service.volume.as_ref().map(|volume| format!("{}_{volume}", self.project));
+            let volume = volumes.iter().find(|present| Some(&present.name) == volume.as_ref());
+            let superuser = volume.and_then(|volume| volume.label(SUPERUSER_LABEL)).unwrap_or(&wanted.user).to_owned();
+            let psql = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "--username", &superuser, "--dbname", "postgres"];
+            let arguments = [&["exec", "--interactive", "--user", "postgres", &container.id][..], &psql].concat();
+            let script = postgres::role_script(&wanted);
+            client::checked(client::docker(&arguments, Input::Text(script)).await?)
+                .with_context(|| format!("cannot set user and password of `{}`", service.short_name))?;
+            changed.push("password set".to_owned());
+        }
+        let door = Door::Tcp { port, password: wanted.password.clone() };
+        let made = postgres::provide_database(&door, &wanted)
+            .await
+            .with_context(|| format!("cannot make the database of `{}`", service.short_name))?;
+        changed.extend(made.map(str::to_owned));
+        Ok(changed)
+    }
+}
+
+/// The container of a service has ended.
+#[derive(Debug)]
+struct Ended(Container);
+
+/// Compose said why it failed.
+#[derive(Debug)]
+struct ComposeFailed(String);
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "its container ended: {}", self.0.end())
+    }
+}
+
+impl std::fmt::Display for ComposeFailed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
+impl std::error::Error for ComposeFailed {}
+
+fn ready(probe: Probe<()>) -> Probe<Result<String, Denied>> {
+    match probe {
+        Probe::Ready(()) => Probe::Ready(Ok(String::new())),
+        Probe::NotYet(status) => Probe::NotYet(status),
+    }
+}
+
+fn refused(service: &Service, denied: Denied) -> anyhow::Error {
+    anyhow!("`{}` refuses the login: {denied:?}", service.short_name)
+}
+
+fn login_of(postgres: &crate::stack::model::Postgres) -> Login {
+    Login { user: postgres.user.clone(), password: postgres.password.clone(), database: postgres.database.clone() }
+}
+
+/// Images that are neither there nor to be had.
+pub fn missing_failure(missing: &[MissingImage]) -> Failure {
+    let rows =
+        missing.iter().map(|one| format!("  {}, for {}\n    {}\n", one.reference, one.services.join(", "), one.why));
+    Failure::new(Exit::Failed, format!("{} missing, nothing was started", units::plural(missing.len(), "image")))
+        .body(rows.collect::<String>())
+        .hint("`docker pull` them where there is a network, or name others in `.env` (`POSTGRES_IMAGE`, …); `--engine native` needs none")
+}

@@ -1,0 +1,265 @@
+//! The volumes of a project: whose they are, what they hold, and how a new one gets an initialised cluster.
+//!
+//! An initdb for each of eight databases is what makes a first start slow. It runs once for each image and login, in a
+//! container, into a volume that is kept as the template; every new volume gets a copy before its server first starts. The
+//! official image takes an initialised PGDATA as it takes any restart's. An image that does not look like the official one
+//! initialises itself, as under plain Compose.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::client;
+use super::containers::PROJECT_LABEL;
+use super::images::Image;
+use crate::engine::postgres::{Login, SPARE_DATABASE};
+use crate::files;
+use crate::render::compose::volume_target;
+use crate::stack::model::initdb_locale;
+use crate::toolbox::{cache_folder, lock_beside};
+use crate::tools::{Input, Ran};
+use crate::ui::{Exit, Failure};
+
+const VOLUME_LABEL: &str = "com.docker.compose.volume";
+pub const INSTANCE_LABEL: &str = "cargo-xtask.instance";
+pub const CHECKOUT_LABEL: &str = "cargo-xtask.checkout";
+pub const SERVICE_LABEL: &str = "cargo-xtask.service";
+/// PostgreSQL: the role that initdb made.
+pub const SUPERUSER_LABEL: &str = "cargo-xtask.superuser";
+const TEMPLATE_LABEL: &str = "cargo-xtask.template";
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Volume {
+    pub name: String,
+    pub created_at: Timestamp,
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+impl Volume {
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// As the Compose file calls it.
+    pub fn short_name(&self) -> &str {
+        self.label(VOLUME_LABEL).unwrap_or(&self.name)
+    }
+}
+
+/// A volume as it must be made.
+#[derive(Debug, Clone)]
+pub struct NewVolume {
+    pub name: String,
+    pub labels: Vec<(String, String)>,
+}
+
+impl NewVolume {
+    /// With the labels that Compose looks for, so that it takes the volume for its own.
+    pub fn new(project: &str, volume: &str) -> NewVolume {
+        let labels = [(PROJECT_LABEL, project), (VOLUME_LABEL, volume)];
+        NewVolume {
+            name: format!("{project}_{volume}"),
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        }
+    }
+
+    pub fn label(mut self, name: &str, value: impl Into<String>) -> NewVolume {
+        self.labels.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// For `--mount`, which makes the volume if it is not there. The value is a line of CSV.
+    fn mount(&self, target: &str) -> String {
+        let mut fields = vec!["type=volume".to_owned(), format!("source={}", self.name), format!("target={target}")];
+        fields.extend(self.labels.iter().map(|(name, value)| format!("volume-label={name}={value}")));
+        let quoted = fields.iter().map(|field| format!("\"{}\"", field.replace('"', "\"\"")));
+        quoted.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// All volumes of a project.
+pub async fn of_project(project: &str) -> Result<Vec<Volume>> {
+    with_label(&format!("{PROJECT_LABEL}={project}")).await
+}
+
+/// The volumes of instances that a checkout made.
+pub async fn of_checkout(checkout: &str) -> Result<Vec<Volume>> {
+    with_label(&format!("{CHECKOUT_LABEL}={checkout}")).await
+}
+
+async fn with_label(label: &str) -> Result<Vec<Volume>> {
+    let names = client::list(&["volume", "ls", "--quiet", "--filter", &format!("label={label}")]).await?;
+    client::inspect("volume", &names).await
+}
+
+/// The major version of PostgreSQL in each volume; volumes without a cluster are left out. The folder is where the cluster
+/// lies in the volume: empty for its root.
+pub async fn clusters(names: &[String], image: &str, container: &str) -> Result<BTreeMap<String, (u32, String)>> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mounts = names.iter().enumerate().map(|(index, name)| format!("{name}:/v/{index}:ro")).collect::<Vec<_>>();
+    let script =
+        "for file in $(find /v -maxdepth 4 -name PG_VERSION); do echo \"${file%/PG_VERSION} $(cat \"$file\")\"; done";
+    let mut arguments = vec![];
+    for mount in &mounts {
+        arguments.extend(["--volume", mount]);
+    }
+    let out =
+        client::checked(in_container(container, &arguments, image, script, &[], Input::Text(String::new())).await?)?;
+    let mut found = BTreeMap::new();
+    for line in out.lines() {
+        // /v/<index>[/<folder>] <major>; base/<oid> has a PG_VERSION as well.
+        let Some((path, major)) = line.strip_prefix("/v/").and_then(|line| line.split_once(' ')) else { continue };
+        let (index, folder) = path.split_once('/').unwrap_or((path, ""));
+        let (Some(name), Ok(major)) = (index.parse().ok().and_then(|index: usize| names.get(index)), major.parse())
+        else {
+            bail!("cannot read what is in a volume: `{line}`");
+        };
+        if !format!("/{folder}/").contains("/base/") {
+            found.insert(name.clone(), (major, folder.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+/// The volume that new volumes are copied from, made if need be; `None` where the image is not known to take one.
+pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option<String>> {
+    if !image.is_official_postgres(major) {
+        return Ok(None);
+    }
+    let locale = initdb_locale(major).join(" ");
+    let key = files::short_hash([&image.id, &login.user, &login.password, &locale, SPARE_DATABASE, INITIALISE]);
+    let name = format!("cargo-xtask-template-{major}-{key}");
+    let path = cache_folder().join("docker").join(&name);
+    files::create_folder(&cache_folder().join("docker"))?;
+    let _lock = lock_beside(&path).await?;
+    // Made, and whole: the note is written after the container's work is done.
+    let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
+    let made = volumes.first().map(|volume| volume.created_at.to_string());
+    if made.is_some() && files::read_json::<String>(&path)? == made {
+        return Ok(Some(name));
+    }
+    if made.is_some() {
+        client::ask(&["rm", "--force", &name]).await?;
+        client::ask(&["volume", "rm", "--force", &name]).await?;
+    }
+    let label = format!("{TEMPLATE_LABEL}={major}");
+    client::ask(&["volume", "create", "--label", &label, &name]).await?;
+    let mount = format!("{name}:{}", volume_target(major));
+    let initdb_arguments = format!("--encoding=UTF8 {locale}");
+    let environment =
+        [("XTASK_USER", login.user.as_str()), ("XTASK_PASSWORD", &login.password), ("XTASK_INITDB", &initdb_arguments)];
+    let arguments = ["--user", "postgres", "--volume", &mount];
+    let ran =
+        in_container(&name, &arguments, &image.reference, INITIALISE, &environment, Input::Text(String::new())).await?;
+    client::checked(ran).context("cannot initialise a PostgreSQL cluster in a container")?;
+    let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
+    let made = volumes.first().context("the template is gone")?.created_at.to_string();
+    files::write_json(&path, &made)?;
+    Ok(Some(name))
+}
+
+/// As the image's own entrypoint does it, and one empty database more, which is renamed to the one that is asked for.
+const INITIALISE: &str = r#"
+set -eu
+mkdir -p "$PGDATA"
+(umask 077 && printf '%s\n' "$XTASK_PASSWORD" > /tmp/password)
+eval "initdb --no-sync --no-instructions --username=\"\$XTASK_USER\" --pwfile=/tmp/password $XTASK_INITDB --pgdata=\"\$PGDATA\""
+printf '\nhost all all all scram-sha-256\n' >> "$PGDATA/pg_hba.conf"
+echo 'CREATE DATABASE xtask_spare' | postgres --single -F -D "$PGDATA" postgres
+"#;
+
+/// Makes the volumes, and a container that is ready to copy the template into each of `targets`; `others` stay empty.
+pub async fn make(
+    template: &str,
+    targets: &[NewVolume],
+    others: &[NewVolume],
+    image: &str,
+    container: &str,
+) -> Result<()> {
+    let mut mounts = vec![format!("type=volume,source={template},target=/template,readonly")];
+    mounts.extend(targets.iter().enumerate().map(|(index, volume)| volume.mount(&format!("/to/{index}"))));
+    mounts.extend(others.iter().enumerate().map(|(index, volume)| volume.mount(&format!("/other/{index}"))));
+    let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--mount", mount]).collect();
+    let ran = container_with("create", container, &arguments, image, COPY, &[], Input::Text(String::new())).await?;
+    client::checked(ran).map(drop)
+}
+
+/// Gives each volume a copy of the template. A copy is whole or looks like no cluster at all: what makes it one
+/// (`PG_VERSION`, or the folder above it) comes last, by rename.
+pub async fn fill(container: &str, lock: File) -> Result<()> {
+    let ran = client::docker(&["start", "--attach", container], Input::Held(lock)).await?;
+    if ran.stderr.contains("No space left on device") {
+        bail!(Failure::new(Exit::Failed, "there is no space for new databases on the disk of Docker's volumes").hint(
+            "free some (`docker system df` shows what takes it), then run `cargo xtask up` again; nothing is lost"
+        ));
+    }
+    client::checked(ran).context("cannot copy an initialised cluster into new volumes")?;
+    Ok(())
+}
+
+const COPY: &str = r#"
+set -eu
+owner=$(stat -c %u:%g /template)
+mode=$(stat -c %a /template)
+copy() (
+  to=$1
+  trap 'rm -rf "$to/.copying"' EXIT
+  find "$to" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
+  mkdir "$to/.copying"
+  cp -a /template/. "$to/.copying/"
+  for entry in "$to/.copying"/*; do
+    [ "${entry##*/}" = PG_VERSION ] || mv "$entry" "$to/"
+  done
+  [ ! -e "$to/.copying/PG_VERSION" ] || mv "$to/.copying/PG_VERSION" "$to/"
+  chown "$owner" "$to"
+  chmod "$mode" "$to"
+)
+copies=
+for to in /to/*; do
+  copy "$to" &
+  copies="$copies $!"
+done
+for one in $copies; do wait "$one"; done
+"#;
+
+/// Runs a script in a container that goes away.
+async fn in_container(
+    name: &str,
+    arguments: &[&str],
+    image: &str,
+    script: &str,
+    environment: &[(&str, &str)],
+    input: Input,
+) -> Result<Ran> {
+    container_with("run", name, arguments, image, script, environment, input).await
+}
+
+/// `run` or `create` of a container for one script. Its name keeps a second one, or one that outlived its helper, from
+/// working on the same volumes.
+async fn container_with(
+    verb: &str,
+    name: &str,
+    arguments: &[&str],
+    image: &str,
+    script: &str,
+    environment: &[(&str, &str)],
+    input: Input,
+) -> Result<Ran> {
+    client::ask(&["rm", "--force", "--volumes", name]).await?;
+    let mut words = vec![verb, "--rm", "--name", name, "--pull", "never", "--network", "none", "--entrypoint", "sh"];
+    if !arguments.contains(&"--user") {
+        words.extend(["--user", "0"]);
+    }
+    for (variable, _) in environment {
+        words.extend(["--env", variable]);
+    }
+    words.extend(arguments);
+    words.extend([image, "-c", script]);
+    client::docker_with(&words, environment, input).await
+}
