@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use super::stop::refuse_if_forgotten;
 use crate::cli::DownArgs;
 use crate::context::Context;
+use crate::engine::docker::volumes::Volume;
 use crate::engine::docker::{Docker, Look};
 use crate::engine::native::record::Record;
 use crate::engine::native::servers::{data_folder, socket_folder};
@@ -152,7 +153,9 @@ async fn list_volumes(cx: &Context, docker: &Docker<'_>, look: &Look) -> Result<
     let running = Engine::of(docker.repository, docker.stack, docker.instance).running(docker.stack).await?;
     let sizes = docker.volume_sizes().await?;
     let mut rows = Vec::new();
-    for volume in &look.volumes {
+    // Compose makes the volumes of the whole file: what was never used is not worth a line.
+    let is_used = |volume: &&Volume| sizes.get(&volume.name).is_none_or(|size| size != "0B");
+    for volume in look.volumes.iter().filter(is_used) {
         let service = cx.stack.services.iter().find(|one| one.volume.as_deref() == Some(volume.short_name()));
         let name = service.map_or(volume.short_name(), |service| &service.short_name);
         let server = running.iter().find(|server| server.service == name);

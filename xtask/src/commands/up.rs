@@ -32,6 +32,10 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     let existing = cx.instance()?;
     let choice = choose(cx, args, existing.as_ref(), &selected, cx.offline).await?;
     let is_first = existing.is_none();
+    let _name_is_chosen = match choice.engine {
+        EngineKind::Docker if is_first && cx.stack.project.is_none() => Some(project::lock().await?),
+        _ => None,
+    };
     let instance = match existing {
         Some(instance) => instance,
         None => create(cx, choice.engine).await?,

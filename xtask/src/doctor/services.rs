@@ -179,7 +179,7 @@ pub fn forgotten() -> Vec<Finding> {
             0 => format!("an instance of {} in {checkout}, whose state is gone, is still noted", entry.identity.stack),
             _ => format!("{running} servers of {} still run for {checkout}, whose state is gone", entry.identity.stack),
         };
-        let level = if running == 0 { Level::Info } else { Level::Warning };
+        let level = if running == 0 && !containers { Level::Info } else { Level::Warning };
         Finding::new("checkout-gone", level, text).fix("`cargo xtask doctor --fix` stops them and forgets it").mend(
             Mend::ForgetInstance {
                 data: entry.data_folder(),

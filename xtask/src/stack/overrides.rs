@@ -47,6 +47,12 @@ impl Overrides {
         let env_file = EnvFile::read(&repository.root, &repository.env_file_of(stack), faults);
         let assignments = env_file.assignments(faults);
         let mut process = process.clone();
+        // What says the same as the stack's own file came from it, and can be changed there.
+        for assignment in &assignments {
+            if process.get(&assignment.name) == Some(&assignment.value) {
+                process.remove(&assignment.name);
+            }
+        }
         if stack != repository.default_stack() {
             let default = repository.default_stack();
             let mut ignored = Faults::default();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Checkout, ran};
+use crate::support::{Checkout, local_images, ran, skip_docker};
 
 /// The file as Compose reads it; nothing where there is no Compose.
 fn resolved(checkout: &Checkout, stack: &str, settings: &[(&str, &str)]) -> Option<Value> {
@@ -33,21 +33,13 @@ fn resolved(checkout: &Checkout, stack: &str, settings: &[(&str, &str)]) -> Opti
     Some(ran(command).ok().json())
 }
 
-fn skip_compose() {
-    assert!(
-        std::env::var_os("XTASK_REQUIRE_DOCKER").is_none(),
-        "XTASK_REQUIRE_DOCKER is set, and there is no Compose v2, no engine, or no images"
-    );
-    eprintln!("skipped: no Compose v2, no engine, or no images");
-}
-
 #[test]
 fn compose_reads_what_the_manifest_says() {
     let checkout = Checkout::new();
     let Some(effect) =
         resolved(&checkout, "effect", &[("POSTGRES_LEARNING_PORT", "15433"), ("POSTGRES_PASSWORD", "o'ther")])
     else {
-        return skip_compose();
+        return skip_docker();
     };
     assert_eq!(effect["name"], "effect");
     let services = effect["services"].as_object().unwrap();
@@ -134,24 +126,12 @@ impl Drop for Project<'_> {
     }
 }
 
-/// The images of these keys as `name:tag`, if the engine has them: a digest names only what came from a registry.
-fn local_images(keys: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
-    let text = std::fs::read_to_string(crate::support::repository().join("config/images.toml")).unwrap();
-    let images: toml::Table = text.parse().unwrap();
-    let image = |(key, variable): &(&str, &str)| {
-        let reference = format!("{}:{}", images[*key]["name"].as_str()?, images[*key]["tag"].as_str()?);
-        let inspected = Command::new("docker").args(["image", "inspect", &reference]).output().ok()?;
-        inspected.status.success().then(|| ((*variable).to_owned(), reference))
-    };
-    keys.iter().map(image).collect()
-}
-
 #[test]
 fn plain_compose_brings_services_up_with_the_stacks_own_configuration() {
     let checkout = Checkout::new();
     let images = local_images(&[("postgres-18", "POSTGRES_IMAGE"), ("redis-8", "REDIS_IMAGE")]);
     let (Some(settings), Some(_)) = (images, resolved(&checkout, "effect", &[])) else {
-        return skip_compose();
+        return skip_docker();
     };
     let project = Project { checkout: &checkout, name: format!("xtask-test-{}", std::process::id()), settings };
     project.compose(&["up", "--detach", "--wait", "postgres-learning", "redis"]).ok();

@@ -2,7 +2,7 @@
 //! ports, state and data of its own.
 //!
 //! What a machine cannot have (PostgreSQL 15, Java, root) skips a test, which says so; with `XTASK_REQUIRE_ALL=1`, as in
-//! `.ci/run`, a skipped test is a failure.
+//! `.ci/run`, a skipped test is a failure, and with `XTASK_REQUIRE_DOCKER=1` so is one that needs Docker's engine.
 
 #![allow(
     clippy::disallowed_methods,
@@ -12,7 +12,9 @@
 
 mod compose;
 mod configuration;
+mod contract;
 mod data;
+mod docker;
 mod doctor;
 mod interruptions;
 mod lifecycle;

@@ -132,3 +132,13 @@ fn nanika_runs_beside_effect_once_its_ports_are_moved() {
     checkout.run(&["down", "--stack", "nanika"]).ok();
     checkout.run(&["status", "--json"]).exits(3).says("\"ready\"");
 }
+
+#[test]
+fn what_direnv_exports_from_env_can_be_moved_there() {
+    let mut checkout = Checkout::new();
+    let port = checkout.port("REDIS_PORT");
+    let _held = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    checkout.environment.insert("REDIS_PORT".into(), port.to_string());
+    checkout.run(&["ports", "--fix"]).ok();
+    assert_ne!(checkout.port("REDIS_PORT"), port);
+}

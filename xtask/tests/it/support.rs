@@ -27,6 +27,15 @@ pub struct Checkout {
     pub user: Option<(u32, u32)>,
 }
 
+/// Where a checkout's services run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Native,
+    Docker,
+}
+
+pub const ENGINES: [Engine; 2] = [Engine::Native, Engine::Docker];
+
 /// What one run of the helper gave.
 #[derive(Debug)]
 pub struct Ran {
@@ -68,6 +77,42 @@ impl Ran {
 impl Checkout {
     pub fn new() -> Checkout {
         Checkout::named("checkout")
+    }
+
+    /// A checkout whose services run on that engine; nothing where there is no Docker, or not its images.
+    pub fn on(engine: Engine) -> Option<Checkout> {
+        let mut checkout = Checkout::new();
+        if engine == Engine::Docker && !checkout.use_docker() {
+            skip_docker();
+            return None;
+        }
+        Some(checkout)
+    }
+
+    /// From now on containers, of a project of its own. `false`: that cannot be here.
+    pub fn use_docker(&mut self) -> bool {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let images =
+            [("postgres-18", "POSTGRES_IMAGE"), ("redis-8", "REDIS_IMAGE"), ("google-cloud-cli", "PUBSUB_IMAGE")];
+        let Some(images) = local_images(&images) else { return false };
+        self.environment.extend(images);
+        self.environment.insert("XTASK_ENGINE".into(), "docker".into());
+        let project = format!("xtask-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        self.environment.insert("COMPOSE_PROJECT_NAME".into(), project);
+        true
+    }
+
+    pub fn project(&self) -> &str {
+        &self.environment["COMPOSE_PROJECT_NAME"]
+    }
+
+    /// The id of a service's container; empty if there is none.
+    pub fn container(&self, service: &str) -> String {
+        let (project, service) = (
+            format!("label=com.docker.compose.project={}", self.project()),
+            format!("label=com.docker.compose.service={service}"),
+        );
+        docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &project, "--filter", &service]).trim().to_owned()
     }
 
     /// A checkout in a folder of that name.
@@ -243,6 +288,12 @@ impl Drop for Checkout {
                 eprintln!("down of {stack}: {}", ran.err);
             }
         }
+        if let Some(project) = self.environment.get("COMPOSE_PROJECT_NAME") {
+            // What a test left without its checkout's state.
+            let down =
+                Command::new("docker").args(["compose", "--project-name", project, "down", "--volumes"]).output();
+            assert!(down.is_ok_and(|down| down.status.success()) || std::thread::panicking());
+        }
         // A test may have broken the configuration: no server outlives its test.
         for pid in self.servers() {
             signal(pid, "KILL");
@@ -294,6 +345,35 @@ pub fn copy_tree(from: &Path, to: &Path) {
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Runs Docker's client, which must succeed; what it wrote to stdout.
+#[track_caller]
+pub fn docker(arguments: &[&str]) -> String {
+    let mut command = Command::new("docker");
+    command.args(arguments);
+    ran(command).ok().out
+}
+
+/// The images of these keys as `name:tag`, if the engine has them: a digest names only what came from a registry.
+pub fn local_images(keys: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
+    let text = fs::read_to_string(repository().join("config/images.toml")).unwrap();
+    let images: toml::Table = text.parse().unwrap();
+    let image = |(key, variable): &(&str, &str)| {
+        let reference = format!("{}:{}", images[*key]["name"].as_str()?, images[*key]["tag"].as_str()?);
+        let inspected = Command::new("docker").args(["image", "inspect", &reference]).output().ok()?;
+        inspected.status.success().then(|| ((*variable).to_owned(), reference))
+    };
+    keys.iter().map(image).collect()
+}
+
+/// Says that a test does nothing here; a failure where Docker is required.
+pub fn skip_docker() {
+    assert!(
+        std::env::var_os("XTASK_REQUIRE_DOCKER").is_none(),
+        "XTASK_REQUIRE_DOCKER is set, and there is no Compose v2, no engine, or no images"
+    );
+    eprintln!("skipped: no Compose v2, no engine, or no images");
 }
 
 /// Says why a test does nothing here; a failure where everything is required.

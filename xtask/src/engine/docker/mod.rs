@@ -94,8 +94,10 @@ impl<'a> Docker<'a> {
             Some(container) if container.has_died() => Observed::Died { started: container.started },
             Some(_) => Observed::Stopped,
             None => {
-                let volume = service.volume.as_ref().map(|volume| format!("{}_{volume}", self.project));
-                match volume.is_some_and(|name| look.volumes.iter().any(|volume| volume.name == name)) {
+                let name = service.volume.as_ref().map(|volume| format!("{}_{volume}", self.project));
+                let volume = look.volumes.iter().find(|volume| Some(&volume.name) == name.as_ref());
+                // Without our label it is one that Compose made on the side: `up` looks what is in it.
+                match volume.is_some_and(|volume| volume.label(volumes::INSTANCE_LABEL).is_some()) {
                     true => Observed::Stopped,
                     false => Observed::Absent,
                 }

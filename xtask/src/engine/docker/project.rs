@@ -1,6 +1,7 @@
 //! Which Compose project an instance is. The first checkout of a stack has the stack's own name, so that plain
 //! `docker compose` finds what `cargo xtask up` started; another checkout adds its instance's id.
 
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -8,9 +9,18 @@ use anyhow::{Result, bail};
 use super::client;
 use super::containers::{self, PROJECT_LABEL};
 use super::volumes::{self, CHECKOUT_LABEL, INSTANCE_LABEL};
+use crate::files;
 use crate::instance::Identity;
 use crate::stack::{Repository, Stack};
+use crate::toolbox::{cache_folder, lock_beside};
 use crate::ui::{Exit, Failure};
+
+/// Held by a first `up` until its volumes are there: two checkouts that start at once must not choose the same name.
+pub async fn lock() -> Result<File> {
+    let folder = cache_folder().join("docker");
+    files::create_folder(&folder)?;
+    lock_beside(&folder.join("projects")).await
+}
 
 /// Project and, where the engine still holds data of this checkout, the id of the instance that made them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::containers::{self, Container};
 use super::images::{self, Image, MissingImage};
-use super::volumes::{self, CHECKOUT_LABEL, INSTANCE_LABEL, NewVolume, SERVICE_LABEL, SUPERUSER_LABEL, Volume};
+use super::volumes::{self, CHECKOUT_LABEL, Content, INSTANCE_LABEL, NewVolume, SUPERUSER_LABEL, Volume};
 use super::{Docker, client, container_of, networks};
 use crate::engine::plan::{Action, Started, Step};
 use crate::engine::postgres::{self, Denied, Door, Login};
@@ -75,11 +75,7 @@ impl Docker<'_> {
         let mut to_look_into = Vec::new();
         for step in starting {
             let service = step.service;
-            let Some(volume) = &service.volume else { continue };
-            let new = NewVolume::new(&self.project, volume)
-                .label(INSTANCE_LABEL, &instance.id)
-                .label(CHECKOUT_LABEL, instance.checkout.display().to_string())
-                .label(SERVICE_LABEL, &service.short_name);
+            let Some(new) = NewVolume::of(service, &self.project, instance) else { continue };
             let present = volumes.iter().find(|present| present.name == new.name);
             if let Some(owner) =
                 present.and_then(|present| present.label(INSTANCE_LABEL)).filter(|id| *id != instance.id)
@@ -96,19 +92,17 @@ impl Docker<'_> {
                 );
                 continue;
             }
+            let is_ours = present.is_some_and(|present| present.label(INSTANCE_LABEL).is_some());
             match (service.postgres(), present) {
-                (Some(postgres), None) => {
-                    let new = new.label(SUPERUSER_LABEL, &postgres.user);
-                    prepared.fresh.insert(service.short_name.clone(), new);
-                }
-                // A container of the same configuration has run on it.
-                (Some(_), Some(_)) if matches!(step.action, Action::Start) && self.has_container(service).await? => {}
-                (Some(_), Some(_)) => to_look_into.push((service, new)),
+                (Some(_), None) => drop(prepared.fresh.insert(service.short_name.clone(), new)),
                 (None, None) => prepared.others.push(new),
-                (None, Some(_)) => {}
+                (None, Some(_)) if is_ours => {}
+                // A container of the same configuration has run on it.
+                (_, Some(_)) if matches!(step.action, Action::Start) && self.has_container(service).await? => {}
+                (_, Some(_)) => to_look_into.push((service, new, is_ours)),
             }
         }
-        refused.extend(self.look_into(to_look_into, volumes, prepared).await?);
+        refused.extend(self.look_into(to_look_into, prepared).await?);
         match refused.len() {
             0 => Ok(()),
             1 => Err(refused.remove(0)),
@@ -125,22 +119,22 @@ impl Docker<'_> {
         Ok(container_of(&containers, service).is_some())
     }
 
-    /// Reads in volumes whose content nobody knows: of another major version is refused, before the server's FATAL.
+    /// Looks into volumes whose content nobody knows: of another major version is refused, before the server's FATAL. Compose
+    /// makes the volumes of a whole file even where it starts one service: those are empty, and nobody's yet.
     async fn look_into(
         &self,
-        volumes: Vec<(&Service, NewVolume)>,
-        present: &[Volume],
+        volumes: Vec<(&Service, NewVolume, bool)>,
         prepared: &mut Prepared,
     ) -> Result<Vec<anyhow::Error>> {
         let mut refused = Vec::new();
-        let Some((first, _)) = volumes.first() else { return Ok(refused) };
+        let Some((first, ..)) = volumes.first() else { return Ok(refused) };
         let image = self.stack.image_of(first);
-        let names: Vec<String> = volumes.iter().map(|(_, volume)| volume.name.clone()).collect();
-        let clusters = volumes::clusters(&names, &image, &self.container("look")).await?;
-        for (service, volume) in volumes {
-            let Some(postgres) = service.postgres() else { continue };
-            match clusters.get(&volume.name) {
-                Some((major, _)) if *major != postgres.major => refused.push(
+        let names: Vec<String> = volumes.iter().map(|(_, volume, _)| volume.name.clone()).collect();
+        let contents = volumes::look_into(&names, &image, &self.container("look")).await?;
+        for (service, volume, is_ours) in volumes {
+            let content = contents.get(&volume.name).copied().unwrap_or(Content::Other);
+            match (service.postgres(), content) {
+                (Some(postgres), Content::Cluster(major)) if major != postgres.major => refused.push(
                     Failure::new(
                         Exit::Refused,
                         format!(
@@ -155,16 +149,22 @@ impl Docker<'_> {
                     ))
                     .into(),
                 ),
-                Some(_) => {}
-                // Made by an interrupted `up`, or by Compose, and never initialised.
-                None => {
-                    let is_ours = present
-                        .iter()
-                        .any(|present| present.name == volume.name && present.label(INSTANCE_LABEL).is_some());
-                    if is_ours {
-                        prepared.fresh.insert(service.short_name.clone(), volume);
+                (_, Content::Cluster(_)) => {}
+                (is_postgres, Content::Nothing) => {
+                    if !is_ours {
+                        // Made anew with the labels that say whose it is.
+                        client::ask(&["volume", "rm", &volume.name]).await?;
+                    }
+                    match is_postgres {
+                        Some(_) => drop(prepared.fresh.insert(service.short_name.clone(), volume)),
+                        None => prepared.others.push(volume),
                     }
                 }
+                // A copy that an interrupted `up` began.
+                (Some(_), Content::Other) if is_ours => {
+                    prepared.fresh.insert(service.short_name.clone(), volume);
+                }
+                (_, Content::Other) => {}
             }
         }
         Ok(refused)
@@ -184,10 +184,10 @@ impl Docker<'_> {
         let (images, _) = images::find(self.stack, &[first], true).await?;
         let Some(image) = images.keys().next() else { return Ok(Vec::new()) };
         let names: Vec<String> = databases.iter().map(|(.., name)| name.clone()).collect();
-        let clusters = volumes::clusters(&names, image, &self.container("look")).await?;
-        let found = databases.into_iter().filter_map(|(service, wanted, name)| {
-            let major = clusters.get(&name)?.0;
-            (major != wanted).then(|| (service.short_name.clone(), major, wanted))
+        let contents = volumes::look_into(&names, image, &self.container("look")).await?;
+        let found = databases.into_iter().filter_map(|(service, wanted, name)| match contents.get(&name)? {
+            Content::Cluster(major) if *major != wanted => Some((service.short_name.clone(), *major, wanted)),
+            _ => None,
         });
         Ok(found.collect())
     }
@@ -328,7 +328,7 @@ impl Docker<'_> {
             client::change(&[&["unpause"][..], &paused].concat(), lock.share()?).await?;
         }
         let names = starting.iter().map(|step| step.service.name.as_str());
-        let up = ["up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull"];
+        let up = ["up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"];
         let arguments: Vec<&str> = up.into_iter().chain(names).collect();
         let ran = self.compose().run(&arguments, Input::Held(lock.share()?)).await?;
         client::checked(ran).map(drop)

@@ -17,7 +17,9 @@ use super::containers::PROJECT_LABEL;
 use super::images::Image;
 use crate::engine::postgres::{Login, SPARE_DATABASE};
 use crate::files;
+use crate::instance::Identity;
 use crate::render::compose::volume_target;
+use crate::stack::Service;
 use crate::stack::model::initdb_locale;
 use crate::toolbox::{cache_folder, lock_beside};
 use crate::tools::{Input, Ran};
@@ -58,16 +60,23 @@ pub struct NewVolume {
 }
 
 impl NewVolume {
-    /// With the labels that Compose looks for, so that it takes the volume for its own.
-    pub fn new(project: &str, volume: &str) -> NewVolume {
-        let labels = [(PROJECT_LABEL, project), (VOLUME_LABEL, volume)];
-        NewVolume {
-            name: format!("{project}_{volume}"),
-            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-        }
+    /// The volume of a service: with the labels that Compose looks for, so that it takes it for its own, and with whose it
+    /// is. `None`: the service has none.
+    pub fn of(service: &Service, project: &str, identity: &Identity) -> Option<NewVolume> {
+        let volume = service.volume.as_ref()?;
+        let new = NewVolume { name: format!("{project}_{volume}"), labels: Vec::new() }
+            .label(PROJECT_LABEL, project)
+            .label(VOLUME_LABEL, volume)
+            .label(INSTANCE_LABEL, &identity.id)
+            .label(CHECKOUT_LABEL, identity.checkout.display().to_string())
+            .label(SERVICE_LABEL, &service.short_name);
+        Some(match service.postgres() {
+            Some(postgres) => new.label(SUPERUSER_LABEL, &postgres.user),
+            None => new,
+        })
     }
 
-    pub fn label(mut self, name: &str, value: impl Into<String>) -> NewVolume {
+    fn label(mut self, name: &str, value: impl Into<String>) -> NewVolume {
         self.labels.push((name.to_owned(), value.into()));
         self
     }
@@ -96,36 +105,49 @@ async fn with_label(label: &str) -> Result<Vec<Volume>> {
     client::inspect("volume", &names).await
 }
 
-/// The major version of PostgreSQL in each volume; volumes without a cluster are left out. The folder is where the cluster
-/// lies in the volume: empty for its root.
-pub async fn clusters(names: &[String], image: &str, container: &str) -> Result<BTreeMap<String, (u32, String)>> {
+/// What a look into a volume finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    Nothing,
+    /// A cluster of PostgreSQL of that major version.
+    Cluster(u32),
+    Other,
+}
+
+/// Looks into volumes, all by one container.
+pub async fn look_into(names: &[String], image: &str, container: &str) -> Result<BTreeMap<String, Content>> {
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
     let mounts = names.iter().enumerate().map(|(index, name)| format!("{name}:/v/{index}:ro")).collect::<Vec<_>>();
-    let script =
-        "for file in $(find /v -maxdepth 4 -name PG_VERSION); do echo \"${file%/PG_VERSION} $(cat \"$file\")\"; done";
-    let mut arguments = vec![];
-    for mount in &mounts {
-        arguments.extend(["--volume", mount]);
-    }
-    let out =
-        client::checked(in_container(container, &arguments, image, script, &[], Input::Text(String::new())).await?)?;
+    let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--volume", mount]).collect();
+    let ran = in_container(container, &arguments, image, LOOK, &[], Input::Text(String::new())).await?;
     let mut found = BTreeMap::new();
-    for line in out.lines() {
-        // /v/<index>[/<folder>] <major>; base/<oid> has a PG_VERSION as well.
-        let Some((path, major)) = line.strip_prefix("/v/").and_then(|line| line.split_once(' ')) else { continue };
-        let (index, folder) = path.split_once('/').unwrap_or((path, ""));
-        let (Some(name), Ok(major)) = (index.parse().ok().and_then(|index: usize| names.get(index)), major.parse())
-        else {
-            bail!("cannot read what is in a volume: `{line}`");
+    for line in client::checked(ran)?.lines() {
+        let (index, content) =
+            line.split_once(' ').with_context(|| format!("cannot read what is in a volume: `{line}`"))?;
+        let content = match content {
+            "empty" => Content::Nothing,
+            "other" => Content::Other,
+            major => Content::Cluster(major.parse().with_context(|| format!("`{major}` is no major version"))?),
         };
-        if !format!("/{folder}/").contains("/base/") {
-            found.insert(name.clone(), (major, folder.to_owned()));
-        }
+        let name = index.parse().ok().and_then(|index: usize| names.get(index));
+        found.insert(name.with_context(|| format!("there is no volume {index}"))?.clone(), content);
     }
     Ok(found)
 }
+
+/// The cluster lies in the volume's root, or from 18 on in `<major>/docker`. Each of its databases has a PG_VERSION as well.
+const LOOK: &str = r#"
+for volume in /v/*; do
+  index=${volume##*/}
+  file=$(find "$volume" -maxdepth 3 -name PG_VERSION ! -path '*/base/*' | head -n 1)
+  if [ -n "$file" ]; then echo "$index $(cat "$file")"
+  elif [ -n "$(find "$volume" -mindepth 1 ! -name lost+found | head -n 1)" ]; then echo "$index other"
+  else echo "$index empty"
+  fi
+done
+"#;
 
 /// The volume that new volumes are copied from, made if need be; `None` where the image is not known to take one.
 pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option<String>> {
