@@ -267,7 +267,7 @@ impl Checkout<'_> {
         for variable in &self.bench.variables {
             command.env_remove(variable);
         }
-        command.env("XTASK_STATE_DIR", self.bench.folder.path().join("state"));
+        command.env("XTASK_STATE_DIR", self.bench.folder.path().join("state")).env("XTASK_ENGINE", "native");
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command
     }
