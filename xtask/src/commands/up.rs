@@ -174,11 +174,14 @@ fn runnable(cx: &Context, args: &UpArgs, engine: EngineKind, selected: &[String]
         services(cx, selected).into_iter().partition(|service| engine::runs(engine, &service.kind));
     let asked = cx.services(&args.services)?;
     if let Some(tool) = cannot.iter().find(|tool| asked.iter().any(|service| service.name == tool.name)) {
+        let lacks = Engine::lacks(engine).iter().find(|(what, _)| *what == "tools");
+        let why = lacks.map_or("", |(_, why)| why);
         bail!(
             Failure::new(
                 Exit::Usage,
                 format!("`{}` runs in a container, and this is the {engine} engine", tool.short_name)
             )
+            .body(format!("  {why}"))
             .hint("`cargo xtask up --engine docker` where Docker is")
         );
     }

@@ -37,7 +37,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// What an engine cannot do that the other can, and why. The contract suite reads this list.
+    /// What an engine cannot do that the other can, and why. All else is held alike by the contract suite.
     pub fn lacks(kind: EngineKind) -> &'static [(&'static str, &'static str)] {
         match kind {
             EngineKind::Native => &[("tools", "pgAdmin, Grafana and the like come as images only")],

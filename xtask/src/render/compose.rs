@@ -177,7 +177,7 @@ impl<'a> Parts<'a> {
                 stop_signal: Some("SIGINT"),
                 // Over TCP: on its first start, the image runs a temporary server on the socket only.
                 healthcheck: Some(
-                    "pg_isready --quiet --host=127.0.0.1 --username=\"$$POSTGRES_USER\" --dbname=\"$$POSTGRES_DB\"",
+                    "pg_isready --quiet --host=127.0.0.1 --username=\"$$POSTGRES_USER\" --dbname=postgres",
                 ),
             },
             Kind::Redis(redis) => Parts {

@@ -31,7 +31,7 @@ fn all_faults_of_a_manifest_are_told_at_once_with_their_lines() {
     checkout.replace(manifest, "port = 5437", "port = \"x\"");
     checkout.replace(manifest, "image = \"redis-8\"", "image = \"redis-9\"");
     checkout.replace(manifest, "profile = \"tools\"", "profile = \"tool\"");
-    checkout.replace(manifest, "[databases.ai]", "[databases.AI_x]");
+    checkout.replace(manifest, "[databases.ai", "[databases.AI_x");
     checkout.replace(manifest, "volume = \"postgres_saga_data\"", "volume = \"postgres_user_data\"");
     checkout.replace(manifest, "major = 18", "major = \"18\"");
     checkout.replace(manifest, "purpose = \"the central event store", "aim = \"the central event store");

@@ -359,7 +359,7 @@ impl Docker<'_> {
         let port = service.port().number;
         let login = service.postgres().map(login_of);
         let begun = Instant::now();
-        let ask = async || {
+        let ask = async |login: Option<&Login>| {
             poll(cap, async || {
                 self.look_at(service, &progress.borrow())?;
                 let pending = progress.borrow().compose.is_none();
@@ -367,12 +367,19 @@ impl Docker<'_> {
                 if pending && (step.action.lets_go().is_some() || begun.elapsed() > cap / 2) {
                     return Ok(Probe::NotYet("Compose is still at work".into()));
                 }
-                self.probe(service, port, login.as_ref()).await
+                self.probe(service, port, login).await
             })
             .await
         };
+        if let (true, Some(login)) = (is_new, &login) {
+            // The copy has no database of its own yet.
+            let maintenance = Login { database: postgres::MAINTENANCE_DATABASE.to_owned(), ..login.clone() };
+            if self.explained(service, ask(Some(&maintenance)).await).await?.is_ok() {
+                postgres::provide_database(&Door::Tcp { port, password: login.password.clone() }, login).await?;
+            }
+        }
         let mut notes: Vec<String> = Vec::new();
-        let version = match self.explained(service, ask().await).await? {
+        let version = match self.explained(service, ask(login.as_ref()).await).await? {
             Ok(version) => version,
             Err(denied) => {
                 let containers = containers::of_project(&self.project).await?;
@@ -381,7 +388,7 @@ impl Docker<'_> {
                 if !is_new {
                     notes.extend(changed);
                 }
-                self.explained(service, ask().await).await?.map_err(|denied| refused(service, denied))?
+                self.explained(service, ask(login.as_ref()).await).await?.map_err(|denied| refused(service, denied))?
             }
         };
         if let Kind::PubSub(wanted) = &service.kind {
