@@ -22,7 +22,7 @@ rec {
   default = if stacks ? effect then "effect" else lib.head names;
   envFile = name: if name == default then ".env" else ".env.${name}";
 
-  # `18` of `18.6-alpine3.24`.
+  # The number that a tag begins with.
   majorOf = version: lib.head (builtins.splitVersion version);
 
   imageNamed = key: images.${key} or (throw "config/images.toml has no ${key}");

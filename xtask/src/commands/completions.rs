@@ -12,6 +12,7 @@ use crate::stack::Repository;
 use crate::stack::manifest::Manifest;
 use crate::ui::{self, Exit, Failure};
 
+/// Each completes `cargo xtask`, and the helper by its own name, as the Nix package installs it.
 const BASH: &str = r#"# cargo xtask: completion for bash
 __cargo_xtask_complete() {
     if [[ ${COMP_WORDS[1]} == xtask ]]; then
@@ -22,9 +23,15 @@ __cargo_xtask_complete() {
     fi
 }
 complete -o default -F __cargo_xtask_complete cargo
+__xtask_complete() {
+    local IFS=$'\n'
+    COMPREPLY=($(xtask completions bash -- "$COMP_CWORD" "${COMP_WORDS[@]}" 2>/dev/null))
+}
+complete -o default -F __xtask_complete xtask
 "#;
 
-const ZSH: &str = r#"# cargo xtask: completion for zsh
+const ZSH: &str = r#"#compdef cargo xtask
+# cargo xtask: completion for zsh
 __cargo_xtask_complete() {
     if [[ ${words[2]} == xtask ]]; then
         local -a found
@@ -34,7 +41,13 @@ __cargo_xtask_complete() {
         _cargo "$@"
     fi
 }
+__xtask_complete() {
+    local -a found
+    found=("${(@f)$(xtask completions zsh -- $((CURRENT - 1)) "${words[@]}" 2>/dev/null)}")
+    compadd -a found
+}
 compdef __cargo_xtask_complete cargo
+compdef __xtask_complete xtask
 "#;
 
 const FISH: &str = r#"# cargo xtask: completion for fish
@@ -44,6 +57,11 @@ function __cargo_xtask_complete
     cargo xtask completions fish -- (count $before) $before (commandline -ct) 2>/dev/null
 end
 complete -c cargo -n '__fish_seen_subcommand_from xtask' -f -a '(__cargo_xtask_complete)'
+function __xtask_complete
+    set -l words (commandline --tokens-expanded --cut-at-cursor 2>/dev/null; or commandline -opc)
+    xtask completions fish -- (count $words) $words (commandline -ct) 2>/dev/null
+end
+complete -c xtask -f -a '(__xtask_complete)'
 "#;
 
 pub fn run(args: &CompletionsArgs) -> Result<Exit> {

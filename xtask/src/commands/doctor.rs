@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::cli::{DoctorArgs, Global};
 use crate::context::{Context, repository, stack_name};
-use crate::doctor::{Finding, Level, machine, services};
+use crate::doctor::{Finding, Level, machine, pins, services};
 use crate::engine::Engine;
 use crate::stack::fault::Faults;
 use crate::stack::resolve;
 use crate::ui::{self, Exit, paint, units};
 
 pub async fn run(global: &Global, args: &DoctorArgs) -> Result<Exit> {
-    let mut findings = machine::toolchain();
+    let mut findings = pins::toolchain();
     match Context::new(global) {
         Ok(cx) => findings.extend(look(&cx).await?),
         // A wrong configuration is a finding among the others here.
@@ -60,6 +60,8 @@ async fn look(cx: &Context) -> Result<Vec<Finding>> {
         }
     };
     findings.extend(machine::engines(instance.as_ref()).await?);
+    findings.extend(pins::flake(&cx.repository.root));
+    let toolbox = cx.toolbox().ok();
     // An engine that is gone is a finding already.
     let is_gone = findings.iter().any(|finding| finding.code == "engine-gone");
     let mut running = Vec::new();
@@ -67,12 +69,13 @@ async fn look(cx: &Context) -> Result<Vec<Finding>> {
         Some(Engine::Docker(_)) if is_gone => {}
         Some(engine) => {
             running = engine.running(stack).await?;
+            findings.extend(pins::versions(stack, toolbox.as_ref(), Some(&engine)).await?);
             findings.extend(match &engine {
                 Engine::Native(native) => services::instance(stack, native.instance)?,
                 Engine::Docker(docker) => services::containers(docker).await?,
             });
         }
-        None => {}
+        None => findings.extend(pins::versions(stack, toolbox.as_ref(), None).await?),
     }
     findings.extend(services::taken_ports(stack, &running, &cx.stack_option())?);
     Ok(findings)

@@ -20,6 +20,7 @@ pub async fn run(cx: &Context, args: &ToolboxArgs) -> Result<Exit> {
                             "name": name, "version": build.version, "package": build.package,
                             "package_version": build.package_version, "sha256": pin.map(|pin| &pin.sha256),
                             "size": pin.map(|pin| pin.size), "fetched": is_there,
+                            "bin": toolbox.bin_of(name),
                         })
                     })
                     .collect();

@@ -1,9 +1,8 @@
-//! The machine: toolchain, engines, memory, disk, and the programs that servers need.
+//! The machine: engines, memory, disk, and the programs that servers need.
 
 use std::path::Path;
 
 use anyhow::Result;
-use xshell::cmd;
 
 use super::{Finding, Level};
 use crate::engine::docker::client;
@@ -11,22 +10,10 @@ use crate::engine::native::programs;
 use crate::instance::{EngineKind, Instance, server_user};
 use crate::stack::{Repository, Service, Stack};
 use crate::toolbox::Toolbox;
-use crate::tools;
 use crate::ui::units;
 
 /// Less free space than this is worth a word, in bytes.
 const LITTLE_SPACE: u64 = 2_000_000_000;
-
-pub fn toolchain() -> Vec<Finding> {
-    let shell = if std::env::var_os("IN_NIX_SHELL").is_some() { "inside a Nix shell" } else { "outside a Nix shell" };
-    let version = |program: &str| {
-        let shell = tools::shell_in(Path::new("/")).ok()?;
-        let text = tools::read(cmd!(shell, "{program} --version"), None).ok()?;
-        Some(text.lines().next()?.to_owned())
-    };
-    let cargo = version("cargo").unwrap_or_else(|| "no cargo on PATH".into());
-    vec![Finding::new("toolchain", Level::Info, format!("{cargo}, {shell}"))]
-}
 
 /// Which engines there are. An instance of containers whose engine is gone is an error; elsewhere it is good to know.
 pub async fn engines(instance: Option<&Instance>) -> Result<Vec<Finding>> {
@@ -76,8 +63,8 @@ fn total_memory() -> Option<u64> {
 
 #[cfg(not(target_os = "linux"))]
 fn total_memory() -> Option<u64> {
-    let shell = tools::shell_in(Path::new("/")).ok()?;
-    tools::read(cmd!(shell, "sysctl -n hw.memsize"), None).ok()?.trim().parse().ok()
+    let shell = crate::tools::shell_in(Path::new("/")).ok()?;
+    crate::tools::read(xshell::cmd!(shell, "sysctl -n hw.memsize"), None).ok()?.trim().parse().ok()
 }
 
 pub fn disk(folder: &Path) -> Result<Vec<Finding>> {

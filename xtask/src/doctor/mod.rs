@@ -2,6 +2,7 @@
 
 pub mod machine;
 pub mod mend;
+pub mod pins;
 pub mod services;
 
 use serde::Serialize;

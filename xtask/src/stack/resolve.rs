@@ -224,6 +224,18 @@ impl Resolver<'_> {
 
     fn redis(&mut self, written: &manifest::Redis) -> Option<Service> {
         let image = self.image("redis.image", &written.image);
+        if let Some(image) = &image
+            && !self.file.stands_in("redis.major")
+            && image
+                .tag
+                .split(['.', '-'])
+                .next()
+                .and_then(|major| major.parse().ok())
+                .is_some_and(|major: u32| major < written.major)
+        {
+            let found = format!("`{}`, whose tag is {}", written.image, image.tag);
+            self.fault("redis.image", found, &format!("an image of Redis {} or later", written.major), None);
+        }
         let config = self.config_file("redis.config", &written.config);
         self.check_resources("redis.resources", written.resources);
         let port = self.port("redis.port", written.port, 6379, &written.port_variable, "Redis");

@@ -57,6 +57,18 @@ impl Toolbox {
         Ok(Toolbox { pins: pins::read(root)?, cache: cache_folder(), offline })
     }
 
+    /// The version of a build that is pinned.
+    pub fn version(&self, name: &str) -> Option<&str> {
+        self.pins.get(name).map(|build| build.version.as_str())
+    }
+
+    /// The folder of a build's programs, fetched or not; `None` where this platform has no build.
+    pub fn bin_of(&self, name: &str) -> Option<PathBuf> {
+        let build = self.pins.get(name)?;
+        let pin = build.platforms.get(&pins::this_platform()?)?;
+        Some(self.folder_of(name, build, pin).join(&build.bin))
+    }
+
     /// Every build of this platform: name, pin, and whether it is unpacked.
     pub fn list(&self) -> Vec<(&str, &Build, Option<&pins::Platform>, bool)> {
         let platform = pins::this_platform();

@@ -19,6 +19,7 @@ mod doctor;
 mod interruptions;
 mod lifecycle;
 mod output;
+mod pins;
 mod ports;
 mod support;
 mod toolbox;
