@@ -316,14 +316,14 @@ fn report(
         1 => Err(failed.into_iter().map(|(_, error)| error).next().unwrap_or_else(|| anyhow::anyhow!("failed"))),
         count => {
             let body: String = failed.iter().map(|(_, error)| format!("{}\n", ui::failure::rendered(error))).collect();
+            let is_refusal = |(_, error): &(&Step<'_>, anyhow::Error)| ui::failure::exit_of(error) == Exit::Refused;
+            let exit = if failed.iter().all(is_refusal) { Exit::Refused } else { Exit::Failed };
             let hint = match ready {
                 0 => "`cargo xtask up` tries again".to_owned(),
                 _ => format!("{} ready; `cargo xtask up` tries again", units::plural(ready, "service")),
             };
             bail!(
-                Failure::new(Exit::Failed, format!("{count} of {} services did not start", steps.len()))
-                    .body(body)
-                    .hint(hint)
+                Failure::new(exit, format!("{count} of {} services did not start", steps.len())).body(body).hint(hint)
             )
         }
     }

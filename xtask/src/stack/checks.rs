@@ -129,7 +129,9 @@ impl Resolver<'_> {
 
     pub fn check_resources(&mut self, key: &str, resources: Option<manifest::Resources>) {
         let Some(resources) = resources else { return };
-        if resources.cpu_reservation > resources.cpu_limit || resources.cpu_limit <= 0.0 {
+        // Not a number fits into nothing.
+        let cpu_fits = resources.cpu_limit > 0.0 && resources.cpu_reservation <= resources.cpu_limit;
+        if !cpu_fits || resources.cpu_reservation < 0.0 {
             let found = format!(
                 "a reservation of {} CPUs within a limit of {}",
                 resources.cpu_reservation, resources.cpu_limit
@@ -142,6 +144,14 @@ impl Resolver<'_> {
                 resources.memory_reservation_mib, resources.memory_limit_mib
             );
             self.fault(key, found, "a reservation that fits into the limit", None);
+        }
+    }
+
+    pub fn check_pool(&mut self, pool: Option<manifest::Pool>) {
+        let Some(pool) = pool else { return };
+        if pool.max_connections == 0 || pool.min_connections > pool.max_connections {
+            let found = format!("{} to {} connections", pool.min_connections, pool.max_connections);
+            self.fault("postgres.pool", found, "a largest number that is not below the least, and not 0", None);
         }
     }
 

@@ -134,6 +134,7 @@ impl Resolver<'_> {
         }
         let config = self.config_file("postgres.config", &shared.config);
         self.check_resources("postgres.resources", shared.resources);
+        self.check_pool(shared.pool);
 
         let mut services = Vec::new();
         for (short_name, written) in &manifest.databases {

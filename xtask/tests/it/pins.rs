@@ -98,6 +98,8 @@ fn a_slip_in_a_manifest_or_pin_is_found() {
         ("config/effect.toml", "major = 18", "major = 15"),
         ("config/effect.toml", "[redis]\nmajor = 8", "[redis]\nmajor = 9"),
         ("config/effect.toml", "config = \"docker/redis/effect.conf\"", "config = \"docker/redis/efect.conf\""),
+        ("config/effect.toml", "cpu-limit = 0.5", "cpu-limit = nan"),
+        ("config/effect.toml", "min-connections = 5", "min-connections = 50"),
         ("config/effect.toml", "[pubsub.topics]", "[pubsub.topcis]"),
         ("config/effect.toml", "volume = \"postgres_ai_data\"", "volume = \"postgres_saga_data\""),
         ("config/effect.toml", "variable = \"GRAFANA_PORT\"", "variable = \"GRAFNA_PORT\""),
