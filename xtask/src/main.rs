@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod context;
+mod data;
 mod doctor;
 mod engine;
 mod files;

@@ -81,6 +81,12 @@ async fn connect(door: &Door, user: &str, database: &str) -> Result<PgConnection
     options.connect().await
 }
 
+/// A connection for work of some length, by a door that the login opens.
+pub async fn open(door: &Door, user: &str, database: &str) -> Result<PgConnection> {
+    let connecting = tokio::time::timeout(PATIENCE, connect(door, user, database)).await;
+    Ok(connecting.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))??)
+}
+
 /// Asks the server who it is. A refusal that the owner can mend comes as `Err(Denied)` inside `Ready`.
 pub async fn probe(door: &Door, user: &str, database: &str) -> Result<Probe<Result<Facts, Denied>>> {
     let asked = async {
