@@ -275,12 +275,14 @@ pub async fn row_count(door: &Door, login: &Login) -> Option<u64> {
     asked.await.ok()?.ok()?.last()?.first()?.parse().ok()
 }
 
-fn literal(text: &str) -> String {
+/// A text as SQL writes it.
+pub fn literal(text: &str) -> String {
     // As libpq's PQescapeLiteral: a backslash makes it an escape string, whatever standard_conforming_strings says.
     let escaped = text.replace('\\', "\\\\").replace('\'', "''");
     if text.contains('\\') { format!(" E'{escaped}'") } else { format!("'{escaped}'") }
 }
 
-fn identifier(text: &str) -> String {
+/// A name as SQL writes it.
+pub fn identifier(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }

@@ -16,6 +16,7 @@ mod data;
 mod doctor;
 mod interruptions;
 mod lifecycle;
+mod migrate;
 mod output;
 mod ports;
 mod support;
