@@ -360,6 +360,11 @@ pub struct MigratePlanArgs {
     /// Plan also what is older than what was applied last
     #[arg(long)]
     pub fill_gaps: bool,
+    /// Apply them to a copy of each database, and tell what they take, lock, rewrite and touch
+    #[arg(long)]
+    pub rehearse: bool,
+    #[command(flatten)]
+    pub timeouts: MigrateTimeouts,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -1,5 +1,7 @@
 //! `cargo xtask migrate`: brings the databases of a stack to where their files say they are, all of them or none.
 
+mod rehearse;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -205,6 +207,9 @@ async fn status(cx: &Context, args: &MigrateStatusArgs) -> Result<Exit> {
 }
 
 async fn show_plan(cx: &Context, args: &MigratePlanArgs) -> Result<Exit> {
+    if args.rehearse {
+        return rehearse::run(cx, args, timeouts(&args.timeouts)).await;
+    }
     let names = databases(cx, &args.databases)?;
     let mut set = open(cx, &names).await?;
     let planned = set.pending(gaps(args.fill_gaps)).await?;

@@ -45,7 +45,6 @@ pub enum Outcome {
 
 /// What the server said, and where in the file.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "read by the rehearsal")]
 pub struct StepError {
     /// Which step, counted from 0; `None`: none of them.
     pub step: Option<usize>,

@@ -86,7 +86,7 @@ impl<'j, 'a> Job<'j, 'a> {
         self.segments.len() > 1 || self.segments.iter().any(|segment| matches!(segment, Segment::Alone(_)))
     }
 
-    fn failure(&self, step: &Step<'_>, error: StepError) -> StepFailure {
+    pub fn failure(&self, step: &Step<'_>, error: StepError) -> StepFailure {
         StepFailure {
             database: self.target.name().to_owned(),
             version: step.migration.version,
@@ -96,7 +96,7 @@ impl<'j, 'a> Job<'j, 'a> {
         }
     }
 
-    async fn say(&mut self, sql: String) -> Result<()> {
+    pub async fn say(&mut self, sql: String) -> Result<()> {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.target.connection).await?;
         Ok(())
     }
@@ -119,7 +119,7 @@ impl<'j, 'a> Job<'j, 'a> {
     }
 
     /// Sends the steps of one transaction, as often as another migrating client holds the lock. Leaves it open.
-    async fn send(&mut self, steps: &[Step<'j>], is_last: bool, timeouts: Timeouts) -> Result<Outcome> {
+    pub async fn send(&mut self, steps: &[Step<'j>], is_last: bool, timeouts: Timeouts) -> Result<Outcome> {
         let asked = if is_last { Asked::StepsAndCatalog } else { Asked::Steps };
         let batch = Batch::new(&self.history, &self.tables(), steps, timeouts, self.key(), asked);
         let mut patience = Patience::new(self.target.name(), self.key(), timeouts.lock);
@@ -135,7 +135,7 @@ impl<'j, 'a> Job<'j, 'a> {
     }
 
     /// Runs a step statement by statement, outside of any transaction, and records it.
-    async fn alone(&mut self, step: &Step<'j>, timeouts: Timeouts) -> Result<Result<StepDone, StepFailure>> {
+    pub async fn alone(&mut self, step: &Step<'j>, timeouts: Timeouts) -> Result<Result<StepDone, StepFailure>> {
         let begun = Instant::now();
         let tables = self.tables();
         let missing = tables.iter().zip(&self.history.has_table).filter(|(_, has)| !**has);

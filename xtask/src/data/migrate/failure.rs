@@ -67,7 +67,7 @@ fn rendered_kept(kept: &Kept) -> String {
 }
 
 impl StepFailure {
-    fn rendered(&self) -> String {
+    pub fn rendered(&self) -> String {
         let StepError { offset, length, message, notes, .. } = &self.error;
         let mut text = match offset {
             None => format!("  {}\n    {message}\n", self.path.display()),

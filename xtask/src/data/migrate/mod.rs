@@ -12,6 +12,7 @@ pub mod fault;
 pub mod history;
 pub mod locks;
 pub mod plan;
+pub mod rehearse;
 pub mod script;
 pub mod source;
 

@@ -113,12 +113,24 @@ fn dollar_tag(text: &str) -> Option<&str> {
     (is_tag && !name.first().is_some_and(u8::is_ascii_digit)).then(|| &text[..=end])
 }
 
-/// The statements of a text. The body of a function in standard SQL holds semicolons of its own, as does a rule.
+/// The statements of a text.
 pub fn statements(text: &str) -> Result<Vec<Statement>, Flaw> {
+    match scan(text) {
+        (statements, None) => Ok(statements),
+        (_, Some(flaw)) => Err(flaw),
+    }
+}
+
+/// The statements up to what is none. The body of a function in standard SQL holds semicolons of its own, as does a rule.
+fn scan(text: &str) -> (Vec<Statement>, Option<Flaw>) {
+    let tokens = match tokens(text) {
+        Ok(tokens) => tokens,
+        Err(flaw) => return (Vec::new(), Some(flaw)),
+    };
     let mut statements = Vec::new();
     let mut current: Option<Statement> = None;
     let (mut parentheses, mut blocks) = (0_usize, 0_usize);
-    for (kind, start, end) in tokens(text)? {
+    for (kind, start, end) in tokens {
         if kind == Kind::Blank {
             continue;
         }
@@ -130,7 +142,7 @@ pub fn statements(text: &str) -> Result<Vec<Statement>, Flaw> {
         if kind == Kind::Sign && token == "\\" {
             let line = text[start..].lines().next().unwrap_or_default();
             let what = format!("`{line}` is a command of psql, which the server does not know");
-            return Err(Flaw { offset: start, what });
+            return (statements, Some(Flaw { offset: start, what }));
         }
         let statement = current.get_or_insert_with(|| Statement { start, end, words: Vec::new() });
         statement.end = end;
@@ -156,7 +168,7 @@ pub fn statements(text: &str) -> Result<Vec<Statement>, Flaw> {
         }
     }
     statements.extend(current);
-    Ok(statements)
+    (statements, None)
 }
 
 impl Statement {
@@ -171,6 +183,11 @@ impl Statement {
     fn is_routine(&self) -> bool {
         self.begins(&["CREATE"])
             && self.words.iter().skip(1).take(3).any(|word| ["FUNCTION", "PROCEDURE"].contains(&word.as_str()))
+    }
+
+    /// Whether its rows come beside it.
+    fn is_fed(&self) -> bool {
+        self.begins(&["COPY"]) && self.has("STDIN")
     }
 
     /// Why it cannot be run from here, if it cannot.
@@ -220,13 +237,16 @@ impl Statement {
 /// Everything in the text that cannot be run.
 pub fn flaws(text: &str) -> Vec<Flaw> {
     let no_transaction = text.starts_with(NO_TRANSACTION);
-    match statements(text) {
-        Err(flaw) => vec![flaw],
-        Ok(statements) => statements
-            .iter()
-            .filter_map(|statement| Some(Flaw { offset: statement.start, what: statement.flaw(no_transaction)? }))
-            .collect(),
+    let (statements, end) = scan(text);
+    let found = statements
+        .iter()
+        .filter_map(|statement| Some(Flaw { offset: statement.start, what: statement.flaw(no_transaction)? }));
+    let mut flaws: Vec<Flaw> = found.collect();
+    // What follows a COPY is rows, not SQL.
+    if !statements.last().is_some_and(Statement::is_fed) {
+        flaws.extend(end);
     }
+    flaws
 }
 
 /// What of a text counts: without comments and white space. Two texts of one essence do the same.
@@ -234,6 +254,26 @@ pub fn essence(text: &str) -> Option<String> {
     let tokens = tokens(text).ok()?;
     let tokens = tokens.iter().filter(|(kind, ..)| *kind != Kind::Blank);
     Some(tokens.map(|(_, start, end)| &text[*start..*end]).collect::<Vec<_>>().join(" "))
+}
+
+/// What stands in the parentheses behind the first such word.
+pub fn parenthesised<'t>(text: &'t str, word: &str) -> Option<&'t str> {
+    let tokens = tokens(text).ok()?;
+    let tokens = tokens.iter().filter(|(kind, ..)| *kind != Kind::Blank);
+    let mut behind = tokens.skip_while(|(_, start, end)| !text[*start..*end].eq_ignore_ascii_case(word)).skip(1);
+    let (_, _, start) = behind.next().filter(|(_, start, end)| &text[*start..*end] == "(")?;
+    let mut depth = 1;
+    for (kind, at, end) in behind {
+        match (kind, &text[*at..*end]) {
+            (Kind::Sign, "(") => depth += 1,
+            (Kind::Sign, ")") => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(&text[*start..*at]);
+        }
+    }
+    None
 }
 
 /// 1-based line and column of a byte, as editors count them.
@@ -280,6 +320,12 @@ mod tests {
         assert_eq!(says("-- no-transaction\nCREATE INDEX CONCURRENTLY i ON t (a); VACUUM t"), "");
         assert_eq!(says("SAVEPOINT a; ROLLBACK TO a; COPY t FROM '/tmp/x'; SELECT '\\n'"), "");
         assert_eq!(says("DO $$ BEGIN PERFORM 1; END $$; REFRESH MATERIALIZED VIEW CONCURRENTLY v"), "");
+    }
+
+    #[test]
+    fn a_check_is_read_to_its_end() {
+        let text = "ADD CONSTRAINT c check (a IN (1, 2) AND b <> ')') NOT VALID";
+        assert_eq!(parenthesised(text, "CHECK"), Some("a IN (1, 2) AND b <> ')'"));
     }
 
     #[test]
