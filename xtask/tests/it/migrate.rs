@@ -221,10 +221,11 @@ fn url(checkout: &Checkout, database: &str) -> String {
 fn sqlx_migrates(url: &str, folder: &std::path::Path, table: &str) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut migrator = sqlx::migrate::Migrator::new(folder).await.map_err(|error| error.to_string())?;
+        let mut migrator = sqlx_core::migrate::Migrator::new(folder).await.map_err(|error| error.to_string())?;
         migrator.dangerous_set_table_name(table.to_owned());
-        let mut connection =
-            <sqlx::PgConnection as sqlx::Connection>::connect(url).await.map_err(|error| error.to_string())?;
+        let mut connection = <sqlx_postgres::PgConnection as sqlx_core::connection::Connection>::connect(url)
+            .await
+            .map_err(|error| error.to_string())?;
         migrator.run(&mut connection).await.map_err(|error| error.to_string())
     })
 }
@@ -464,7 +465,9 @@ fn a_rehearsal_tells_what_would_happen_and_touches_a_copy_only() {
     let url = url(&checkout, "learning");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let connection = runtime
-        .block_on(<sqlx::PgConnection as sqlx::Connection>::connect(&format!("{url}?application_name=a-service")))
+        .block_on(<sqlx_postgres::PgConnection as sqlx_core::connection::Connection>::connect(&format!(
+            "{url}?application_name=a-service"
+        )))
         .unwrap();
     checkout.run(&["migrate", "plan", "learning", "--rehearse"]).exits(1).says("is in use").says("a-service (pid ");
     drop(connection);

@@ -9,13 +9,16 @@ use sqlx::{AssertSqlSafe, Column, Either, Row};
 use super::drift::{self, Catalog};
 use super::history::{self, History};
 use super::locks::Timeouts;
-use super::plan::{Direction, Step};
+use super::plan::Step;
 use super::script;
 use crate::engine::postgres::literal;
 
 /// Raised by the message itself: somebody else is migrating, or has migrated since the plan was made.
 const LOCKED: &str = "XT001";
 const CHANGED: &str = "XT002";
+/// The row between two steps, and its time in nanoseconds. What was applied is recorded with COMMIT, all rows at once.
+const MARK: &str = "xtask_step";
+const MOMENT: &str = "(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000000)::bigint";
 
 /// Whether the message also answers with the catalog that it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +82,7 @@ impl Batch {
         key: i64,
         asked: Asked,
     ) -> Batch {
-        let mut text = format!("BEGIN;\n{}", settings(history, timeouts));
+        let mut text = format!("BEGIN;\nSELECT {};\n", settings(history, timeouts));
         text.push_str(&format!(
             "DO $xtask$ BEGIN IF NOT pg_catalog.pg_try_advisory_xact_lock({key}) THEN \
              RAISE EXCEPTION 'locked' USING ERRCODE = '{LOCKED}'; END IF; END $xtask$;\n"
@@ -100,27 +103,14 @@ impl Batch {
         }
         let mut places = Vec::new();
         for step in steps {
-            text.push_str(
-                "SELECT pg_catalog.set_config('xtask.step', pg_catalog.clock_timestamp()::text, true) AS xtask_step;\n",
-            );
-            text.push_str(&settings(history, timeouts));
+            text.push_str(&format!("SELECT {MOMENT} AS {MARK}, {};\n", settings(history, timeouts)));
             places.push(text.len());
             text.push_str(&step.script.text);
             // What COMMIT would check is checked now, where it still says which step it was.
             text.push_str("\n;\nSET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;\n");
-            let took = "(extract(epoch FROM pg_catalog.clock_timestamp() \
-                        - pg_catalog.current_setting('xtask.step')::timestamptz) * 1000000000)::bigint";
-            text.push_str(&match step.direction {
-                Direction::Apply => history::record(history, step.table, step.migration, took),
-                Direction::Revert => {
-                    let ours = History { has_ours: true, ..history.clone() };
-                    let forget = history::forget(&ours, step.table, step.migration.version);
-                    format!("{forget}SELECT {took} AS xtask_took;\n")
-                }
-            });
         }
+        text.push_str(&format!("SELECT {MOMENT} AS {MARK}, {};\n", settings(history, timeouts)));
         if asked == Asked::StepsAndCatalog {
-            text.push_str(&settings(history, timeouts));
             text.push_str(&format!("{};\n", drift::query()));
         }
         Batch { text, places }
@@ -130,15 +120,20 @@ impl Batch {
     pub async fn send(&self, connection: &mut PgConnection, steps: &[Step<'_>]) -> Outcome {
         let mut done = Done::default();
         // Which step is at work, and how many of its statements are done.
-        let (mut step, mut finished) = (None::<usize>, 0_usize);
+        let (mut step, mut finished, mut begun) = (None::<usize>, 0_usize, 0_i64);
         let mut answers = sqlx::raw_sql(AssertSqlSafe(self.text.clone())).fetch_many(connection);
         loop {
             match answers.try_next().await {
                 Ok(None) => return Outcome::Done(Box::new(done)),
                 Ok(Some(Either::Left(_))) => finished += 1,
                 Ok(Some(Either::Right(row))) => match row.columns().first().map(Column::name) {
-                    Some("xtask_step") => (step, finished) = (Some(step.map_or(0, |step| step + 1)), 0),
-                    Some("xtask_took") => done.nanoseconds.push(row.try_get(0).unwrap_or(-1)),
+                    Some(MARK) => {
+                        let now: i64 = row.try_get(0).unwrap_or(begun);
+                        if step.is_some() {
+                            done.nanoseconds.push(now - begun);
+                        }
+                        (step, finished, begun) = (Some(step.map_or(0, |step| step + 1)), 0, now);
+                    }
                     Some("xtask_object") => {
                         let cell = |index: usize| row.try_get::<String, _>(index).unwrap_or_default();
                         done.catalog.insert(cell(0), cell(1));
@@ -173,12 +168,12 @@ impl Batch {
                 return found;
             }
         }
-        // No place: the statement that was at work. Two answers are the marker's and the settings'.
-        let Some(step) = step else { return found };
+        // No place: the statement that was at work. The first answer is the mark's.
+        let Some(step) = step.filter(|step| *step < steps.len()) else { return found };
         found.step = Some(step);
         let text = &steps[step].script.text;
         let statements = script::statements(text).unwrap_or_default();
-        if let Some(statement) = statements.get(finished.saturating_sub(2)) {
+        if let Some(statement) = statements.get(finished.saturating_sub(1)) {
             found.offset = Some(statement.start);
             found.length = text[statement.start..statement.end].lines().next().map_or(1, str::len);
         }
@@ -227,7 +222,7 @@ fn settings(history: &History, timeouts: Timeouts) -> String {
         // A server that lost its client does not go on working for nobody.
         set("client_connection_check_interval", "1s"),
     ];
-    format!("SELECT {};\n", values.join(", "))
+    values.join(", ")
 }
 
 /// The settings for a session, for what runs outside of transactions.

@@ -18,7 +18,7 @@ use super::history::{self, History};
 use super::locks::{self, Patience, Timeouts};
 use super::plan::{Direction, Segment, Step};
 use super::script;
-use super::source::Source;
+use super::source::{Migration, Source};
 use crate::data::target::Target;
 
 /// Once one database has failed, the others have this long to say whether they fail as well.
@@ -35,8 +35,17 @@ pub struct Job<'j, 'a> {
     /// As recorded, and as it was.
     before: Option<(Catalog, Catalog)>,
     begun: Instant,
-    /// Steps whose transaction is open, and the catalog that they leave.
-    open: Option<(Vec<StepDone>, Catalog)>,
+    open: Option<Open>,
+}
+
+/// Steps whose transaction is open.
+#[derive(Debug)]
+struct Open {
+    steps: Vec<StepDone>,
+    /// What records them.
+    records: String,
+    /// What they leave.
+    catalog: Catalog,
 }
 
 #[derive(Debug, Clone)]
@@ -175,11 +184,8 @@ impl<'j, 'a> Job<'j, 'a> {
             return Ok(Err(self.failure(step, found)));
         }
         let took = begun.elapsed();
-        let ours = History { has_ours: true, ..self.history.clone() };
-        let record = match step.direction {
-            Direction::Apply => history::record(&ours, step.table, step.migration, &took.as_nanos().to_string()),
-            Direction::Revert => history::forget(&ours, step.table, step.migration.version),
-        };
+        let nanoseconds = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
+        let record = records(&self.history, std::slice::from_ref(step), &[nanoseconds]);
         self.say(format!("RESET ALL; RESET ROLE; {record}")).await?;
         let (version, description) = (step.migration.version, step.migration.description.clone());
         Ok(Ok(StepDone { version, description, took }))
@@ -205,6 +211,27 @@ impl<'j, 'a> Job<'j, 'a> {
         };
         drift::record(&self.history, &versions, &catalog)
     }
+}
+
+/// What makes the histories say that those steps were done.
+fn records(history: &History, steps: &[Step<'_>], nanoseconds: &[i64]) -> String {
+    let mut tables: Vec<&str> = steps.iter().map(|step| step.table).collect();
+    tables.dedup();
+    let of_table = |table: &str| {
+        let done = steps.iter().zip(nanoseconds).filter(|(step, _)| step.table == table);
+        let (applied, reverted): (Vec<_>, Vec<_>) = done.partition(|(step, _)| step.direction == Direction::Apply);
+        let applied: Vec<(&Migration, i64)> = applied.into_iter().map(|(step, took)| (step.migration, *took)).collect();
+        let reverted: Vec<i64> = reverted.into_iter().map(|(step, _)| step.migration.version).collect();
+        let mut sql = String::new();
+        if !applied.is_empty() {
+            sql.push_str(&history::record(history, table, &applied));
+        }
+        if !reverted.is_empty() {
+            sql.push_str(&history::forget(history, table, &reverted));
+        }
+        sql
+    };
+    tables.into_iter().map(of_table).collect()
 }
 
 /// Carries out a set: all of it or nothing, as far as its steps let it.
@@ -280,15 +307,15 @@ async fn together(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, da
     if answered == asked && outcomes.iter().all(is_good) {
         for (job, outcome) in jobs.iter_mut().zip(outcomes) {
             if let Some(Ok(Outcome::Done(done))) = outcome {
-                let steps = job.segments[round].steps();
-                let took = done.nanoseconds.iter().copied().chain(std::iter::repeat(0));
-                let steps = steps.iter().zip(took).map(|(step, nanoseconds)| StepDone {
+                let planned = job.segments[round].steps();
+                let steps = planned.iter().zip(&done.nanoseconds).map(|(step, nanoseconds)| StepDone {
                     version: step.migration.version,
                     description: step.migration.description.clone(),
-                    took: Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)),
+                    took: Duration::from_nanos(u64::try_from(*nanoseconds).unwrap_or(0)),
                 });
                 let steps: Vec<StepDone> = steps.collect();
-                job.open = Some((steps, done.catalog));
+                let records = records(&job.history, planned, &done.nanoseconds);
+                job.open = Some(Open { steps, records, catalog: done.catalog });
             }
         }
         return Ok(true);
@@ -356,10 +383,10 @@ async fn alone(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, datab
 /// Commits what a round left open, everywhere at once.
 async fn commit(jobs: &mut [Job<'_, '_>], round: usize) -> Result<()> {
     let committing = jobs.iter_mut().map(async |job| {
-        let Some((steps, catalog)) = job.open.take() else { return Ok(()) };
+        let Some(Open { steps, records, catalog }) = job.open.take() else { return Ok(()) };
         let is_last = round + 1 == job.segments.len();
         let record = if is_last { job.catalog_record(&catalog) } else { String::new() };
-        job.say(format!("{record}COMMIT")).await?;
+        job.say(format!("{records}{record}COMMIT")).await?;
         job.done.extend(steps);
         if !is_last {
             job.history = History::read(&mut job.target.connection, job.sources).await?;

@@ -173,39 +173,45 @@ pub fn create_ours(history: &History) -> String {
     )
 }
 
-/// The rows that say a migration was applied. The time is that since the step's own beginning.
-pub fn record(history: &History, table: &str, migration: &Migration, took: &str) -> String {
+/// The rows that say migrations of one table were applied, each with the nanoseconds that it took.
+pub fn record(history: &History, table: &str, applied: &[(&Migration, i64)]) -> String {
+    let rows = applied.iter().map(|(migration, took)| {
+        let (description, checksum) = (literal(&migration.description), hex(&migration.up.checksum));
+        format!("({}, {description}, true, '\\x{checksum}', {took})", migration.version)
+    });
+    let rows: Vec<String> = rows.collect();
+    let migrations: Vec<&Migration> = applied.iter().map(|(migration, _)| *migration).collect();
     format!(
-        "INSERT INTO {} (version, description, success, checksum, execution_time) \
-         VALUES ({version}, {}, true, '\\x{}', {took}) RETURNING execution_time AS xtask_took;\n{}",
+        "INSERT INTO {} (version, description, success, checksum, execution_time) VALUES {};\n{}",
         history.table(table),
-        literal(&migration.description),
-        hex(&migration.up.checksum),
-        keep_text(history, table, migration),
-        version = migration.version,
+        rows.join(", "),
+        keep_texts(history, table, &migrations),
     )
 }
 
-/// Keeps the text of a migration, in place of one that was kept before.
-pub fn keep_text(history: &History, table: &str, migration: &Migration) -> String {
+/// Keeps the texts of migrations, in place of what was kept before.
+pub fn keep_texts(history: &History, table: &str, migrations: &[&Migration]) -> String {
+    let rows = migrations
+        .iter()
+        .map(|migration| format!("({}, {}, {})", literal(table), migration.version, literal(&migration.up.text)));
+    let rows: Vec<String> = rows.collect();
     format!(
-        "INSERT INTO {} (history, version, text) VALUES ({}, {}, {}) \
+        "INSERT INTO {} (history, version, text) VALUES {} \
          ON CONFLICT (history, version) DO UPDATE SET text = excluded.text;\n",
         history.table(TEXTS),
-        literal(table),
-        migration.version,
-        literal(&migration.up.text),
+        rows.join(", "),
     )
 }
 
-/// Takes the rows away again.
-pub fn forget(history: &History, table: &str, version: i64) -> String {
-    let mut sql = format!("DELETE FROM {} WHERE version = {version};\n", history.table(table));
-    if history.has_ours {
-        let texts = history.table(TEXTS);
-        sql.push_str(&format!("DELETE FROM {texts} WHERE history = {} AND version = {version};\n", literal(table)));
-    }
-    sql
+/// Takes the rows of versions away again.
+pub fn forget(history: &History, table: &str, versions: &[i64]) -> String {
+    let versions = versions.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+    format!(
+        "DELETE FROM {} WHERE version IN ({versions});\nDELETE FROM {} WHERE history = {} AND version IN ({versions});\n",
+        history.table(table),
+        history.table(TEXTS),
+        literal(table)
+    )
 }
 
 pub fn hex(bytes: &[u8]) -> String {

@@ -210,7 +210,7 @@ impl Member<'_> {
         let mut sql = format!("BEGIN;\n{}", history::create_ours(history));
         for standing in plan::standings(&self.sources, history).iter().filter(|one| one.state == State::Applied) {
             if let Some(migration) = standing.migration {
-                sql.push_str(&history::keep_text(history, &standing.source.table, migration));
+                sql.push_str(&history::keep_texts(history, &standing.source.table, &[migration]));
             }
         }
         sql.push_str(&drift::record(history, &history.versions(), &catalog));
@@ -232,7 +232,7 @@ impl Member<'_> {
                 history::hex(&migration.up.checksum),
                 migration.version
             ));
-            sql.push_str(&history::keep_text(history, &standing.source.table, migration));
+            sql.push_str(&history::keep_texts(history, &standing.source.table, &[migration]));
             repaired.push(migration.version);
         }
         if !repaired.is_empty() {
