@@ -19,9 +19,15 @@ pub struct Unreadable {
 
 /// Reads a whole file that must be UTF-8. A byte order mark is dropped.
 pub fn read_text(path: &Path) -> Result<String, Unreadable> {
+    let text = read_exactly(path)?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// As [`read_text`], with every byte.
+pub fn read_exactly(path: &Path) -> Result<String, Unreadable> {
     let bytes = std::fs::read(path).map_err(|error| Unreadable { found: read_error(&error), line: None })?;
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
+        Ok(text) => Ok(text),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             let bytes = error.as_bytes();

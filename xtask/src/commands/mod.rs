@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod down;
 pub mod env;
 pub mod logs;
+pub mod migrate;
 pub mod ports;
 pub mod psql;
 pub mod redis_cli;

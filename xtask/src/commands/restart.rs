@@ -34,6 +34,7 @@ pub async fn run(cx: &mut Context, args: &RestartArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let up = UpArgs {
+        no_migrate: true,
         services,
         without: vec![],
         profile: vec![],

@@ -71,9 +71,38 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
         Ready::Docker(_) => format!(" · project {}", instance.identity.project.as_deref().unwrap_or_default()),
     };
     ui::tell(format!("{} on the {} engine{why}{whence}\n\n", cx.stack.name, choice.engine));
-    let results = carry_out(args, &engine, &steps, &ready, &lock).await?;
+    let mut results = carry_out(args, &engine, &steps, &ready, &lock).await?;
+    let migrated = migrate(cx, args, &steps, &mut results).await;
     drop(lock);
-    report(cx, args, choice.engine, &steps, results, begun)
+    report(cx, args, choice.engine, &steps, results, migrated, begun)
+}
+
+/// What came of the migrations.
+#[derive(Debug, Default)]
+struct Migrated {
+    /// By short name, where something was applied.
+    counts: Vec<(String, usize)>,
+    error: Option<anyhow::Error>,
+}
+
+/// Applies what is pending in the databases, once all services are ready. What goes wrong here is told after them.
+async fn migrate(cx: &Context, args: &UpArgs, steps: &[Step<'_>], results: &mut [Result<Started>]) -> Migrated {
+    if args.no_migrate || results.iter().any(Result::is_err) {
+        return Migrated::default();
+    }
+    let databases = steps.iter().filter(|step| step.service.postgres().is_some());
+    let names: Vec<String> = databases.map(|step| step.service.short_name.clone()).collect();
+    let ran = match super::migrate::of_up(cx, &names).await {
+        Ok(ran) => ran,
+        Err(error) => return Migrated { error: Some(error), ..Migrated::default() },
+    };
+    let counts: Vec<(String, usize)> = ran.into_iter().map(|ran| (ran.database, ran.steps.len())).collect();
+    for (step, started) in steps.iter().zip(results.iter_mut().flatten()) {
+        if let Some((_, count)) = counts.iter().find(|(name, _)| *name == step.service.short_name) {
+            started.notes.push(units::plural(*count, "migration"));
+        }
+    }
+    Migrated { counts, error: None }
 }
 
 /// What an engine starts with.
@@ -238,10 +267,12 @@ async fn unchanged(cx: &Context, args: &UpArgs, engine: &Engine<'_>, lock: &Lock
         Engine::Native(_) => (Ready::Native(Programs::default()), EngineKind::Native),
         Engine::Docker(_) => (Ready::Docker(docker::start::Prepared::default()), EngineKind::Docker),
     };
-    let results = carry_out(args, engine, steps, &ready, lock).await?;
+    let begun = Instant::now();
+    let mut results = carry_out(args, engine, steps, &ready, lock).await?;
+    let migrated = migrate(cx, args, steps, &mut results).await;
     let is_quiet = results.iter().all(|result| result.as_ref().is_ok_and(|started| started.notes.is_empty()));
-    if !is_quiet || args.json {
-        return report(cx, args, kind, steps, results, Instant::now());
+    if !is_quiet || args.json || migrated.error.is_some() {
+        return report(cx, args, kind, steps, results, migrated, begun);
     }
     ui::tell(format!("{} is up: {}, unchanged", cx.stack.name, units::plural(steps.len(), "service")));
     Ok(Exit::Done)
@@ -253,6 +284,7 @@ fn report(
     engine: EngineKind,
     steps: &[Step<'_>],
     results: Vec<Result<Started>>,
+    migrated: Migrated,
     begun: Instant,
 ) -> Result<Exit> {
     let address = |service: &Service| format!("127.0.0.1:{}", service.port().number);
@@ -261,10 +293,12 @@ fn report(
             .iter()
             .zip(&results)
             .map(|(step, result)| {
+                let migrations = migrated.counts.iter().find(|(name, _)| *name == step.service.short_name);
                 json!({
                     "name": step.service.short_name,
                     "address": address(step.service),
                     "action": step.action.describe(),
+                    "migrations": migrations.map_or(0, |(_, count)| *count),
                     "state": if result.is_ok() { "ready" } else { "failed" },
                     "version": result.as_ref().ok().map(|started| &started.version),
                     "seconds": result.as_ref().ok().map(|started| started.took.as_secs_f64()),
@@ -272,7 +306,10 @@ fn report(
                 })
             })
             .collect();
-        ui::json(&json!({ "stack": cx.stack.name, "engine": engine, "services": services }))?;
+        let error = migrated.error.as_ref().map(|error| format!("{error:#}"));
+        ui::json(&json!({
+            "stack": cx.stack.name, "engine": engine, "services": services, "migration_error": error,
+        }))?;
     }
     let rows = steps.iter().zip(&results).map(|(step, result)| {
         let what = match &step.service.kind {
@@ -300,6 +337,11 @@ fn report(
     let failed: Vec<(&Step<'_>, anyhow::Error)> =
         steps.iter().zip(results).filter_map(|(step, result)| Some((step, result.err()?))).collect();
     let ready = steps.len() - failed.len();
+    if let Some(error) = migrated.error {
+        let services = units::plural(ready, "service");
+        ui::tell(format!("\n{services} ready in {}, databases not migrated\n\n", units::seconds(begun.elapsed())));
+        return Err(error);
+    }
     match failed.len() {
         0 => {
             let option = cx.stack_option();

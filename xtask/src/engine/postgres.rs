@@ -81,6 +81,12 @@ async fn connect(door: &Door, user: &str, database: &str) -> Result<PgConnection
     options.connect().await
 }
 
+/// A connection for work of some length, by a door that the login opens.
+pub async fn open(door: &Door, user: &str, database: &str) -> Result<PgConnection> {
+    let connecting = tokio::time::timeout(PATIENCE, connect(door, user, database)).await;
+    Ok(connecting.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))??)
+}
+
 /// Asks the server who it is. A refusal that the owner can mend comes as `Err(Denied)` inside `Ready`.
 pub async fn probe(door: &Door, user: &str, database: &str) -> Result<Probe<Result<Facts, Denied>>> {
     let asked = async {
@@ -269,12 +275,14 @@ pub async fn row_count(door: &Door, login: &Login) -> Option<u64> {
     asked.await.ok()?.ok()?.last()?.first()?.parse().ok()
 }
 
-fn literal(text: &str) -> String {
+/// A text as SQL writes it.
+pub fn literal(text: &str) -> String {
     // As libpq's PQescapeLiteral: a backslash makes it an escape string, whatever standard_conforming_strings says.
     let escaped = text.replace('\\', "\\\\").replace('\'', "''");
     if text.contains('\\') { format!(" E'{escaped}'") } else { format!("'{escaped}'") }
 }
 
-fn identifier(text: &str) -> String {
+/// A name as SQL writes it.
+pub fn identifier(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }

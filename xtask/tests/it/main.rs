@@ -18,6 +18,7 @@ mod docker;
 mod doctor;
 mod interruptions;
 mod lifecycle;
+mod migrate;
 mod output;
 mod pins;
 mod ports;

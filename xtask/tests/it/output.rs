@@ -6,7 +6,7 @@ use expectorate::assert_contents;
 
 use crate::support::Checkout;
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "up",
     "down",
     "stop",
@@ -19,6 +19,7 @@ const VERBS: [&str; 15] = [
     "run",
     "psql",
     "redis-cli",
+    "migrate",
     "toolbox",
     "render",
     "completions",
@@ -38,6 +39,11 @@ fn every_help_is_as_expected_and_has_an_example() {
         assert!(help.contains("Example"), "`{verb} --help` has no example");
         assert!(all.contains(&format!("\n  {verb} ")), "`--help` does not list `{verb}`");
         assert_contents(expected(&format!("help-{verb}")), &help);
+    }
+    for verb in ["run", "status", "plan", "revert", "new", "check", "repair"] {
+        let help = checkout.run(&["migrate", verb, "--help"]).ok().out;
+        assert!(help.contains("Example"), "`migrate {verb} --help` has no example");
+        assert_contents(expected(&format!("help-migrate-{verb}")), &help);
     }
 }
 

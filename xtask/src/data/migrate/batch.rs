@@ -1,0 +1,237 @@
+//! Everything that one database is to do in a transaction, as one message; and what went wrong in it, told by the place in
+//! the file that it came from.
+
+use anyhow::Result;
+use futures_util::TryStreamExt;
+use sqlx::postgres::{PgConnection, PgDatabaseError, PgErrorPosition};
+use sqlx::{AssertSqlSafe, Column, Either, Row};
+
+use super::drift::{self, Catalog};
+use super::history::{self, History};
+use super::locks::Timeouts;
+use super::plan::Step;
+use super::script;
+use crate::engine::postgres::literal;
+
+/// Raised by the message itself: somebody else is migrating, or has migrated since the plan was made.
+const LOCKED: &str = "XT001";
+const CHANGED: &str = "XT002";
+/// The row between two steps, and its time in nanoseconds. What was applied is recorded with COMMIT, all rows at once.
+const MARK: &str = "xtask_step";
+const MOMENT: &str = "(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000000)::bigint";
+
+/// Whether the message also answers with the catalog that it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    Steps,
+    StepsAndCatalog,
+}
+
+/// What a message has done; the transaction is still open.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// By step.
+    pub nanoseconds: Vec<i64>,
+    pub catalog: Catalog,
+}
+
+/// How a message ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Done(Box<Done>),
+    Locked,
+    Changed,
+    Failed(Box<StepError>),
+    /// The connection itself.
+    Lost(anyhow::Error),
+}
+
+/// What the server said, and where in the file.
+#[derive(Debug, Clone)]
+pub struct StepError {
+    /// Which step, counted from 0; `None`: none of them.
+    pub step: Option<usize>,
+    /// Byte of the step's text.
+    pub offset: Option<usize>,
+    /// Bytes to underline.
+    pub length: usize,
+    pub code: String,
+    pub message: String,
+    pub notes: Vec<String>,
+    pub table: Option<String>,
+    pub column: Option<String>,
+    pub constraint: Option<String>,
+}
+
+/// A message, and where the texts of the steps are in it.
+#[derive(Debug)]
+pub struct Batch {
+    pub text: String,
+    /// By step, in bytes.
+    places: Vec<usize>,
+}
+
+impl Batch {
+    /// Begins a transaction, takes the lock, looks whether the history still is what the plan was made for, applies the
+    /// steps. COMMIT is not in it.
+    pub fn new(
+        history: &History,
+        tables: &[&str],
+        steps: &[Step<'_>],
+        timeouts: Timeouts,
+        key: i64,
+        asked: Asked,
+    ) -> Batch {
+        let mut text = format!("BEGIN;\nSELECT {};\n", settings(history, timeouts));
+        text.push_str(&format!(
+            "DO $xtask$ BEGIN IF NOT pg_catalog.pg_try_advisory_xact_lock({key}) THEN \
+             RAISE EXCEPTION 'locked' USING ERRCODE = '{LOCKED}'; END IF; END $xtask$;\n"
+        ));
+        for (index, table) in tables.iter().enumerate() {
+            if !history.has_table[index] {
+                text.push_str(&history::create_history(history, table));
+            }
+            text.push_str(&format!(
+                "DO $xtask$ BEGIN IF ({}) <> {} THEN \
+                 RAISE EXCEPTION 'changed' USING ERRCODE = '{CHANGED}'; END IF; END $xtask$;\n",
+                history.state_query(table),
+                literal(&history.state(index)),
+            ));
+        }
+        if !history.has_ours {
+            text.push_str(&history::create_ours(history));
+        }
+        let mut places = Vec::new();
+        for step in steps {
+            text.push_str(&format!("SELECT {MOMENT} AS {MARK}, {};\n", settings(history, timeouts)));
+            places.push(text.len());
+            text.push_str(&step.script.text);
+            // What COMMIT would check is checked now, where it still says which step it was.
+            text.push_str("\n;\nSET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;\n");
+        }
+        text.push_str(&format!("SELECT {MOMENT} AS {MARK}, {};\n", settings(history, timeouts)));
+        if asked == Asked::StepsAndCatalog {
+            text.push_str(&format!("{};\n", drift::query()));
+        }
+        Batch { text, places }
+    }
+
+    /// Sends it and reads every answer.
+    pub async fn send(&self, connection: &mut PgConnection, steps: &[Step<'_>]) -> Outcome {
+        let mut done = Done::default();
+        // Which step is at work, and how many of its statements are done.
+        let (mut step, mut finished, mut begun) = (None::<usize>, 0_usize, 0_i64);
+        let mut answers = sqlx::raw_sql(AssertSqlSafe(self.text.clone())).fetch_many(connection);
+        loop {
+            match answers.try_next().await {
+                Ok(None) => return Outcome::Done(Box::new(done)),
+                Ok(Some(Either::Left(_))) => finished += 1,
+                Ok(Some(Either::Right(row))) => match row.columns().first().map(Column::name) {
+                    Some(MARK) => {
+                        let now: i64 = row.try_get(0).unwrap_or(begun);
+                        if step.is_some() {
+                            done.nanoseconds.push(now - begun);
+                        }
+                        (step, finished, begun) = (Some(step.map_or(0, |step| step + 1)), 0, now);
+                    }
+                    Some("xtask_object") => {
+                        let cell = |index: usize| row.try_get::<String, _>(index).unwrap_or_default();
+                        done.catalog.insert(cell(0), cell(1));
+                    }
+                    _ => {}
+                },
+                Err(sqlx::Error::Database(error)) => {
+                    let Ok(error) = error.try_downcast::<PgDatabaseError>() else {
+                        return Outcome::Lost(anyhow::anyhow!("an error that PostgreSQL does not have"));
+                    };
+                    return match error.code() {
+                        LOCKED => Outcome::Locked,
+                        CHANGED => Outcome::Changed,
+                        // Shut down, or torn away.
+                        code if code.starts_with("57P") => Outcome::Lost(anyhow::anyhow!("{}", error.message())),
+                        _ => Outcome::Failed(Box::new(self.locate(&error, step, finished, steps))),
+                    };
+                }
+                Err(error) => return Outcome::Lost(error.into()),
+            }
+        }
+    }
+
+    /// From the place in the message to the place in the file. A syntax error comes before any step has begun.
+    fn locate(&self, error: &PgDatabaseError, step: Option<usize>, finished: usize, steps: &[Step<'_>]) -> StepError {
+        let mut found = StepError::of(error);
+        if let Some(PgErrorPosition::Original(position)) = error.position() {
+            let at = self.text.char_indices().nth(position.saturating_sub(1)).map_or(self.text.len(), |(at, _)| at);
+            let owner = self.places.iter().rposition(|start| *start <= at);
+            if let Some(owner) = owner.filter(|owner| at <= self.places[*owner] + steps[*owner].script.text.len()) {
+                found.point(owner, &steps[owner].script.text, at - self.places[owner]);
+                return found;
+            }
+        }
+        // No place: the statement that was at work. The first answer is the mark's.
+        let Some(step) = step.filter(|step| *step < steps.len()) else { return found };
+        found.step = Some(step);
+        let text = &steps[step].script.text;
+        let statements = script::statements(text).unwrap_or_default();
+        if let Some(statement) = statements.get(finished.saturating_sub(1)) {
+            found.offset = Some(statement.start);
+            found.length = text[statement.start..statement.end].lines().next().map_or(1, str::len);
+        }
+        found
+    }
+}
+
+impl StepError {
+    pub fn of(error: &PgDatabaseError) -> StepError {
+        let mut notes: Vec<String> = [error.detail(), error.hint()].into_iter().flatten().map(str::to_owned).collect();
+        if let Some(context) = error.r#where() {
+            notes.extend(context.lines().take(4).map(str::to_owned));
+        }
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        StepError {
+            step: None,
+            offset: None,
+            length: 1,
+            code: error.code().to_owned(),
+            message: error.message().to_owned(),
+            notes,
+            table: text(error.table()),
+            column: text(error.column()),
+            constraint: text(error.constraint()),
+        }
+    }
+
+    /// Points at a byte of a step's text, and underlines the word there.
+    pub fn point(&mut self, step: usize, text: &str, offset: usize) {
+        let rest = &text[offset.min(text.len())..];
+        let word = rest.chars().take_while(|character| character.is_alphanumeric() || *character == '_');
+        self.step = Some(step);
+        self.offset = Some(offset);
+        self.length = word.map(char::len_utf8).sum::<usize>().max(1);
+    }
+}
+
+/// What every step begins with, whatever the one before it has set.
+fn settings(history: &History, timeouts: Timeouts) -> String {
+    let set = |name: &str, value: &str| format!("pg_catalog.set_config('{name}', {}, true)", literal(value));
+    let values = [
+        set("role", "none"),
+        set("search_path", &history.search_path),
+        set("lock_timeout", &format!("{}ms", timeouts.lock.as_millis())),
+        set("statement_timeout", &format!("{}ms", timeouts.statement.as_millis())),
+        // A server that lost its client does not go on working for nobody.
+        set("client_connection_check_interval", "1s"),
+    ];
+    values.join(", ")
+}
+
+/// The settings for a session, for what runs outside of transactions.
+pub async fn set_session(connection: &mut PgConnection, timeouts: Timeouts) -> Result<()> {
+    let sql = format!(
+        "SET lock_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET client_connection_check_interval = '1s'",
+        timeouts.lock.as_millis(),
+        timeouts.statement.as_millis()
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+    Ok(())
+}

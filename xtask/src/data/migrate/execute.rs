@@ -1,0 +1,408 @@
+//! Carrying out what was planned: one connection a database, all at once, COMMIT withheld until every database has come
+//! through. Where a step must not run in a transaction, the set goes on in rounds: what is transactional runs first and
+//! stays open, then the steps that stand alone, then everything is committed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
+
+use super::batch::{self, Asked, Batch, Outcome, StepError};
+use super::drift::{self, Catalog};
+use super::failure::{self, StepFailure};
+use super::history::{self, History};
+use super::locks::{self, Patience, Timeouts};
+use super::plan::{Direction, Segment, Step};
+use super::script;
+use super::source::{Migration, Source};
+use crate::data::target::Target;
+
+/// Once one database has failed, the others have this long to say whether they fail as well.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// One database's part.
+#[derive(Debug)]
+pub struct Job<'j, 'a> {
+    pub target: &'j mut Target<'a>,
+    pub sources: &'j [Source],
+    pub history: History,
+    pub segments: Vec<Segment<'j>>,
+    done: Vec<StepDone>,
+    /// As recorded, and as it was.
+    before: Option<(Catalog, Catalog)>,
+    begun: Instant,
+    open: Option<Open>,
+}
+
+/// Steps whose transaction is open.
+#[derive(Debug)]
+struct Open {
+    steps: Vec<StepDone>,
+    /// What records them.
+    records: String,
+    /// What they leave.
+    catalog: Catalog,
+}
+
+#[derive(Debug, Clone)]
+pub struct StepDone {
+    pub version: i64,
+    pub description: String,
+    pub took: Duration,
+}
+
+/// What was done in one database.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    pub database: String,
+    pub steps: Vec<StepDone>,
+    pub took: Duration,
+}
+
+/// How a set ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Done,
+    /// Somebody else has migrated since the plan was made; nothing was done.
+    Changed,
+}
+
+impl<'j, 'a> Job<'j, 'a> {
+    pub fn new(
+        target: &'j mut Target<'a>,
+        sources: &'j [Source],
+        history: History,
+        segments: Vec<Segment<'j>>,
+    ) -> Job<'j, 'a> {
+        let begun = Instant::now();
+        Job { target, sources, history, segments, done: Vec::new(), before: None, begun, open: None }
+    }
+
+    fn tables(&self) -> Vec<&'j str> {
+        self.sources.iter().map(|source| source.table.as_str()).collect()
+    }
+
+    fn key(&self) -> i64 {
+        locks::key(&self.history.database)
+    }
+
+    /// Whether the lock must outlive a transaction.
+    fn is_split(&self) -> bool {
+        self.segments.len() > 1 || self.segments.iter().any(|segment| matches!(segment, Segment::Alone(_)))
+    }
+
+    pub fn failure(&self, step: &Step<'_>, error: StepError) -> StepFailure {
+        StepFailure {
+            database: self.target.name().to_owned(),
+            version: step.migration.version,
+            path: step.script.path.clone(),
+            text: step.script.text.clone(),
+            error,
+        }
+    }
+
+    pub async fn say(&mut self, sql: String) -> Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.target.connection).await?;
+        Ok(())
+    }
+
+    /// Holds the lock for all rounds, and looks whether the plan still holds.
+    async fn hold(&mut self, timeouts: Timeouts) -> Result<bool> {
+        let key = self.key();
+        locks::take(&mut self.target.connection, &self.target.service.short_name, key, timeouts.lock).await?;
+        let now = History::read(&mut self.target.connection, self.sources).await?;
+        Ok((0..self.sources.len()).all(|index| now.state(index) == self.history.state(index)))
+    }
+
+    /// What the record says, and what is there: what differs is not this run's doing.
+    async fn look_at_catalog(&mut self) -> Result<()> {
+        if self.history.recorded.is_some() {
+            let recorded = drift::recorded(&mut self.target.connection, &self.history).await?;
+            self.before = Some((recorded, drift::present(&mut self.target.connection).await?));
+        }
+        Ok(())
+    }
+
+    /// Sends the steps of one transaction, as often as another migrating client holds the lock. Leaves it open.
+    pub async fn send(&mut self, steps: &[Step<'j>], is_last: bool, timeouts: Timeouts) -> Result<Outcome> {
+        let asked = if is_last { Asked::StepsAndCatalog } else { Asked::Steps };
+        let batch = Batch::new(&self.history, &self.tables(), steps, timeouts, self.key(), asked);
+        let mut patience = Patience::new(self.target.name(), self.key(), timeouts.lock);
+        loop {
+            match batch.send(&mut self.target.connection, steps).await {
+                Outcome::Locked => {
+                    self.say("ROLLBACK".into()).await?;
+                    patience.pause(&mut self.target.connection).await?;
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Runs a step statement by statement, outside of any transaction, and records it.
+    pub async fn alone(&mut self, step: &Step<'j>, timeouts: Timeouts) -> Result<Result<StepDone, StepFailure>> {
+        let begun = Instant::now();
+        let tables = self.tables();
+        let missing = tables.iter().zip(&self.history.has_table).filter(|(_, has)| !**has);
+        let mut make: String = missing.map(|(table, _)| history::create_history(&self.history, table)).collect();
+        if !self.history.has_ours {
+            make.push_str(&history::create_ours(&self.history));
+        }
+        if !make.is_empty() {
+            self.say(make).await?;
+        }
+        batch::set_session(&mut self.target.connection, timeouts).await?;
+        let text = &step.script.text;
+        let statements = script::statements(text).map_err(|flaw| anyhow!("{}", flaw.what))?;
+        for (index, statement) in statements.iter().enumerate() {
+            let sql = &text[statement.start..statement.end];
+            let ran = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.target.connection).await;
+            let error = match ran {
+                Ok(_) => continue,
+                Err(sqlx::Error::Database(error)) => error,
+                Err(error) => return Err(error.into()),
+            };
+            let Ok(error) = error.try_downcast::<PgDatabaseError>() else { return Err(anyhow!("a strange error")) };
+            let mut found = StepError::of(&error);
+            match error.position() {
+                Some(PgErrorPosition::Original(position)) => {
+                    let at = sql.char_indices().nth(position.saturating_sub(1)).map_or(sql.len(), |(at, _)| at);
+                    found.point(0, text, statement.start + at);
+                }
+                _ => found.point(0, text, statement.start),
+            }
+            if index > 0 {
+                found.notes.push(format!("its first {} statements were done before, and stay", index));
+            }
+            if sql.to_uppercase().contains("INDEX CONCURRENTLY") {
+                found.notes.push("an index that was begun is left invalid: drop it before the next run".into());
+            }
+            return Ok(Err(self.failure(step, found)));
+        }
+        let took = begun.elapsed();
+        let nanoseconds = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
+        let record = records(&self.history, std::slice::from_ref(step), &[nanoseconds]);
+        self.say(format!("RESET ALL; RESET ROLE; {record}")).await?;
+        let (version, description) = (step.migration.version, step.migration.description.clone());
+        Ok(Ok(StepDone { version, description, took }))
+    }
+
+    /// The record of what the run has made, where its last round has not written it.
+    fn catalog_record(&self, after: &Catalog) -> String {
+        let mut versions: Vec<Vec<i64>> =
+            self.history.applied.iter().map(|applied| applied.iter().map(|one| one.version).collect()).collect();
+        for step in self.segments.iter().flat_map(Segment::steps) {
+            let Some(source) = self.sources.iter().position(|source| source.table == step.table) else { continue };
+            versions[source].retain(|version| *version != step.migration.version);
+            if step.direction == Direction::Apply {
+                versions[source].push(step.migration.version);
+            }
+            versions[source].sort_unstable();
+        }
+        let line = |versions: &Vec<i64>| versions.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+        let versions = versions.iter().map(line).collect::<Vec<_>>().join(";");
+        let catalog = match &self.before {
+            Some((recorded, before)) => drift::carried(recorded, before, after),
+            None => after.clone(),
+        };
+        drift::record(&self.history, &versions, &catalog)
+    }
+}
+
+/// What makes the histories say that those steps were done.
+fn records(history: &History, steps: &[Step<'_>], nanoseconds: &[i64]) -> String {
+    let mut tables: Vec<&str> = steps.iter().map(|step| step.table).collect();
+    tables.dedup();
+    let of_table = |table: &str| {
+        let done = steps.iter().zip(nanoseconds).filter(|(step, _)| step.table == table);
+        let (applied, reverted): (Vec<_>, Vec<_>) = done.partition(|(step, _)| step.direction == Direction::Apply);
+        let applied: Vec<(&Migration, i64)> = applied.into_iter().map(|(step, took)| (step.migration, *took)).collect();
+        let reverted: Vec<i64> = reverted.into_iter().map(|(step, _)| step.migration.version).collect();
+        let mut sql = String::new();
+        if !applied.is_empty() {
+            sql.push_str(&history::record(history, table, &applied));
+        }
+        if !reverted.is_empty() {
+            sql.push_str(&history::forget(history, table, &reverted));
+        }
+        sql
+    };
+    tables.into_iter().map(of_table).collect()
+}
+
+/// Carries out a set: all of it or nothing, as far as its steps let it.
+pub async fn run(jobs: &mut [Job<'_, '_>], timeouts: Timeouts, databases: usize) -> Result<(Vec<Ran>, Ended)> {
+    let rounds = jobs.iter().map(|job| job.segments.len()).max().unwrap_or(0);
+    let looked = join_all(jobs.iter_mut().map(async |job| {
+        job.look_at_catalog().await?;
+        if job.is_split() { job.hold(timeouts).await } else { Ok(true) }
+    }));
+    for holds in looked.await {
+        if !holds? {
+            return Ok((Vec::new(), Ended::Changed));
+        }
+    }
+    for round in 0..rounds {
+        if !together(jobs, round, timeouts, databases).await? {
+            return Ok((Vec::new(), Ended::Changed));
+        }
+        alone(jobs, round, timeouts, databases).await?;
+        commit(jobs, round).await?;
+    }
+    let finishing = jobs.iter_mut().map(async |job| {
+        if !job.is_split() {
+            return Ok(());
+        }
+        if matches!(job.segments.last(), Some(Segment::Alone(_))) {
+            let present = drift::present(&mut job.target.connection).await?;
+            let record = job.catalog_record(&present);
+            job.say(record).await?;
+        }
+        let key = job.key();
+        locks::release(&mut job.target.connection, key).await
+    });
+    for finished in join_all(finishing).await {
+        finished?;
+    }
+    let ran = jobs.iter_mut().map(|job| Ran {
+        database: job.target.name().to_owned(),
+        steps: std::mem::take(&mut job.done),
+        took: job.begun.elapsed(),
+    });
+    Ok((ran.collect(), Ended::Done))
+}
+
+/// The transactional part of a round. `false`: a plan does not hold any more, and nothing is open.
+async fn together(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, databases: usize) -> Result<bool> {
+    let mut outcomes: Vec<Option<Result<Outcome>>> = jobs.iter().map(|_| None).collect();
+    let mut asked = 0;
+    {
+        let mut at_work = FuturesUnordered::new();
+        for (index, job) in jobs.iter_mut().enumerate() {
+            let is_last = round + 1 == job.segments.len();
+            let Some(Segment::Together(steps)) = job.segments.get(round).cloned() else { continue };
+            asked += 1;
+            at_work.push(async move { (index, job.send(&steps, is_last, timeouts).await) });
+        }
+        // A database that fails ends the wait for the others, a moment later.
+        let mut deadline = None;
+        loop {
+            let next = match deadline {
+                None => at_work.next().await,
+                Some(deadline) => tokio::time::timeout_at(deadline, at_work.next()).await.ok().flatten(),
+            };
+            let Some((index, outcome)) = next else { break };
+            if matches!(outcome, Err(_) | Ok(Outcome::Failed(_) | Outcome::Lost(_))) {
+                deadline = deadline.or(Some(tokio::time::Instant::now() + GRACE));
+            }
+            outcomes[index] = Some(outcome);
+        }
+    }
+    let answered = outcomes.iter().flatten().count();
+    let is_good = |outcome: &Option<Result<Outcome>>| matches!(outcome, None | Some(Ok(Outcome::Done(_))));
+    if answered == asked && outcomes.iter().all(is_good) {
+        for (job, outcome) in jobs.iter_mut().zip(outcomes) {
+            if let Some(Ok(Outcome::Done(done))) = outcome {
+                let planned = job.segments[round].steps();
+                let steps = planned.iter().zip(&done.nanoseconds).map(|(step, nanoseconds)| StepDone {
+                    version: step.migration.version,
+                    description: step.migration.description.clone(),
+                    took: Duration::from_nanos(u64::try_from(*nanoseconds).unwrap_or(0)),
+                });
+                let steps: Vec<StepDone> = steps.collect();
+                let records = records(&job.history, planned, &done.nanoseconds);
+                job.open = Some(Open { steps, records, catalog: done.catalog });
+            }
+        }
+        return Ok(true);
+    }
+    // Those that answered are rolled back; what is still at work loses its connection, and with it its transaction.
+    let answered: Vec<bool> = outcomes.iter().map(|outcome| matches!(outcome, Some(Ok(_)))).collect();
+    let rolling = jobs.iter_mut().zip(answered).filter(|(_, answered)| *answered);
+    let rolled = join_all(rolling.map(async |(job, _)| job.say("ROLLBACK".into()).await)).await;
+    // A connection that cannot roll back is gone, and its transaction with it.
+    drop(rolled);
+    let mut failures = Vec::new();
+    for (job, outcome) in jobs.iter().zip(outcomes) {
+        match outcome {
+            Some(Ok(Outcome::Failed(error))) => {
+                let steps = job.segments[round].steps();
+                match error.step.and_then(|step| steps.get(step)) {
+                    Some(step) => failures.push(job.failure(step, *error)),
+                    None => return Err(failure::nameless(job.target.name(), &error, &kept(jobs))),
+                }
+            }
+            Some(Ok(Outcome::Lost(error))) => {
+                return Err(failure::lost(job.target.name(), error, &kept(jobs)));
+            }
+            Some(Err(error)) => return Err(error),
+            _ => {}
+        }
+    }
+    match failures.is_empty() {
+        true if round == 0 => Ok(false),
+        true => Err(anyhow!("the history was changed by somebody else meanwhile; run `cargo xtask migrate` again")),
+        false => Err(failure::of_steps(&failures, databases, &kept(jobs)).into()),
+    }
+}
+
+/// The steps of a round that stand alone. When one fails, what is open is rolled back.
+async fn alone(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, databases: usize) -> Result<()> {
+    let running = jobs.iter_mut().map(async |job| {
+        let Some(Segment::Alone(step)) = job.segments.get(round).cloned() else { return Ok(None) };
+        match job.alone(&step, timeouts).await? {
+            Ok(done) => {
+                job.done.push(done);
+                job.history = History::read(&mut job.target.connection, job.sources).await?;
+                Ok(None)
+            }
+            Err(failure) => Ok(Some(failure)),
+        }
+    });
+    let ran: Vec<Result<Option<StepFailure>>> = join_all(running).await;
+    if ran.iter().all(|ran| matches!(ran, Ok(None))) {
+        return Ok(());
+    }
+    let open = jobs.iter_mut().filter(|job| job.open.is_some());
+    let rolled = join_all(open.map(async |job| {
+        job.open = None;
+        job.say("ROLLBACK".into()).await
+    }));
+    drop(rolled.await);
+    let mut failures = Vec::new();
+    for ran in ran {
+        failures.extend(ran?);
+    }
+    Err(failure::of_steps(&failures, databases, &kept(jobs)).into())
+}
+
+/// Commits what a round left open, everywhere at once.
+async fn commit(jobs: &mut [Job<'_, '_>], round: usize) -> Result<()> {
+    let committing = jobs.iter_mut().map(async |job| {
+        let Some(Open { steps, records, catalog }) = job.open.take() else { return Ok(()) };
+        let is_last = round + 1 == job.segments.len();
+        let record = if is_last { job.catalog_record(&catalog) } else { String::new() };
+        job.say(format!("{records}{record}COMMIT")).await?;
+        job.done.extend(steps);
+        if !is_last {
+            job.history = History::read(&mut job.target.connection, job.sources).await?;
+        }
+        Ok(())
+    });
+    let committed: Vec<Result<()>> = join_all(committing).await;
+    let failed = committed.into_iter().zip(jobs.iter()).find_map(|(committed, job)| Some((job, committed.err()?)));
+    match failed {
+        None => Ok(()),
+        Some((job, error)) => Err(failure::lost(job.target.name(), error, &kept(jobs))),
+    }
+}
+
+/// What is committed and stays, by database.
+fn kept(jobs: &[Job<'_, '_>]) -> Vec<(String, Vec<i64>)> {
+    let done = jobs.iter().filter(|job| !job.done.is_empty());
+    done.map(|job| (job.target.name().to_owned(), job.done.iter().map(|step| step.version).collect())).collect()
+}

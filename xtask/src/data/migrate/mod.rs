@@ -1,0 +1,283 @@
+//! Migrations: all databases of a stack are one set. Files and histories are read for all of them, everything that is wrong
+//! is told at once, and only then is anything applied.
+//!
+//! Format and history are sqlx's, so a service's own `sqlx::migrate!` and `sqlx-cli` see the same; resolving, checking and
+//! carrying out are done here, since sqlx does one database and one migration at a time.
+
+pub mod batch;
+pub mod drift;
+pub mod execute;
+pub mod failure;
+pub mod fault;
+pub mod history;
+pub mod locks;
+pub mod plan;
+pub mod rehearse;
+pub mod script;
+pub mod source;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use futures_util::future::join_all;
+use sqlx::AssertSqlSafe;
+
+use super::target::Target;
+use crate::render;
+use crate::ui::{self, Exit, Failure};
+use drift::Drift;
+use execute::{Ended, Job, Ran};
+use fault::{Fault, FaultKind};
+use history::History;
+use locks::Timeouts;
+use plan::{Back, Gaps, State, Step};
+use source::Source;
+
+/// How databases share a fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// All or nothing.
+    Shared,
+    /// Each commits for itself.
+    Own,
+}
+
+/// One database with its files and its history.
+#[derive(Debug)]
+pub struct Member<'a> {
+    pub target: Target<'a>,
+    pub sources: Vec<Source>,
+    pub history: History,
+}
+
+/// The databases that a verb works on.
+#[derive(Debug)]
+pub struct Set<'a> {
+    pub members: Vec<Member<'a>>,
+    /// What is wrong with the files.
+    pub faults: Vec<Fault>,
+}
+
+/// How often a plan is made anew because somebody else migrated meanwhile.
+const ATTEMPTS: usize = 5;
+
+impl<'a> Set<'a> {
+    /// Reads the files and the histories of all databases.
+    pub async fn read(root: &Path, targets: Vec<Target<'a>>) -> Result<Set<'a>> {
+        let mut faults = Vec::new();
+        let reading = targets.into_iter().map(|mut target| {
+            let (sources, found) = source::read(root, target.name(), target.postgres);
+            faults.extend(found);
+            async move {
+                let history = History::read(&mut target.connection, &sources).await?;
+                Ok(Member { target, sources, history })
+            }
+        });
+        let reading: Vec<_> = reading.collect();
+        let members: Vec<Result<Member<'a>>> = join_all(reading).await;
+        Ok(Set { members: members.into_iter().collect::<Result<_>>()?, faults })
+    }
+
+    /// Reads the histories again.
+    async fn refresh(&mut self) -> Result<()> {
+        let reading = self.members.iter_mut().map(async |member| {
+            member.history = History::read(&mut member.target.connection, &member.sources).await?;
+            Ok::<_, anyhow::Error>(())
+        });
+        join_all(reading).await.into_iter().collect()
+    }
+
+    /// The pending steps by database, or all faults of all databases.
+    pub async fn pending(&mut self, gaps: Gaps) -> Result<Vec<(&str, Vec<Step<'_>>)>> {
+        let found = self.members.iter().filter_map(|member| member.pending(gaps).err()).flatten();
+        let mut faults: Vec<Fault> = self.faults.iter().cloned().chain(found).collect();
+        if !faults.is_empty() {
+            self.explain(&mut faults).await?;
+            bail!(fault::failure(&faults));
+        }
+        let steps = self.members.iter().map(|member| (member.target.name(), member.pending(gaps).unwrap_or_default()));
+        Ok(steps.collect())
+    }
+
+    /// The steps back by database, or all faults of all databases.
+    pub fn revertible(&self, back: Back) -> Result<Vec<(&str, Vec<Step<'_>>)>> {
+        let found = self.members.iter().filter_map(|member| member.revertible(back).err()).flatten();
+        let faults: Vec<Fault> = self.faults.iter().cloned().chain(found).collect();
+        if !faults.is_empty() {
+            bail!(fault::failure(&faults));
+        }
+        let steps =
+            self.members.iter().map(|member| (member.target.name(), member.revertible(back).unwrap_or_default()));
+        Ok(steps.collect())
+    }
+
+    /// Adds to each edited file what was edited.
+    pub async fn explain(&mut self, faults: &mut [Fault]) -> Result<()> {
+        for fault in faults.iter_mut().filter(|fault| fault.kind == FaultKind::Edited) {
+            let Some(member) = self.members.iter_mut().find(|member| member.target.name() == fault.database) else {
+                continue;
+            };
+            let Member { target, sources, history } = member;
+            let version = fault.version.unwrap_or_default();
+            let edited = sources.iter().find_map(|source| {
+                let migration = source.migrations.iter().find(|one| one.version == version);
+                migration.filter(|one| fault.files.contains(&one.up.path)).map(|one| (source, one))
+            });
+            let Some((source, migration)) = edited else { continue };
+            let kept = history::kept_text(&mut target.connection, history, &source.table, version).await?;
+            let Some(kept) =
+                kept.filter(|kept| source::Script::new("".into(), kept.clone()).checksum != migration.up.checksum)
+            else {
+                fault.detail = "what was applied was not kept, since this helper did not apply it".into();
+                continue;
+            };
+            let is_same = script::essence(&kept).is_some_and(|kept| script::essence(&migration.up.text) == Some(kept));
+            if is_same {
+                fault.what.push_str("; only white space or comments changed");
+                fault.fix = format!("`cargo xtask migrate repair {}` records it", fault.database);
+            }
+            fault.detail = render::difference("applied (-) and now (+)", &kept, &migration.up.text);
+        }
+        Ok(())
+    }
+
+    /// Applies everything that is pending.
+    pub async fn apply(&mut self, gaps: Gaps, fate: Fate, timeouts: Timeouts) -> Result<Vec<Ran>> {
+        let mut all = Vec::new();
+        for _ in 0..ATTEMPTS {
+            self.pending(gaps).await?;
+            self.adopt(gaps).await?;
+            let databases = self.members.len();
+            let jobs = self.members.iter_mut().filter_map(|member| {
+                let Member { target, sources, history } = member;
+                let steps = plan::pending(&target.service.short_name, sources, history, gaps).unwrap_or_default();
+                let segments = plan::segments(steps);
+                (!segments.is_empty()).then(|| Job::new(target, sources, history.clone(), segments))
+            });
+            let (ran, ended) = carry_out(jobs.collect(), fate, timeouts, databases).await?;
+            all.extend(ran);
+            match ended {
+                Ended::Done => return Ok(all),
+                Ended::Changed => self.refresh().await?,
+            }
+        }
+        bail!("somebody else keeps migrating; run `cargo xtask migrate` again")
+    }
+
+    /// Goes back.
+    pub async fn revert(&mut self, back: Back, timeouts: Timeouts) -> Result<Vec<Ran>> {
+        self.revertible(back)?;
+        let databases = self.members.len();
+        let jobs = self.members.iter_mut().filter_map(|member| {
+            let Member { target, sources, history } = member;
+            let steps = plan::revertible(&target.service.short_name, sources, history, back).unwrap_or_default();
+            let segments = plan::segments(steps);
+            (!segments.is_empty()).then(|| Job::new(target, sources, history.clone(), segments))
+        });
+        match carry_out(jobs.collect(), Fate::Shared, timeouts, databases).await? {
+            (ran, Ended::Done) => Ok(ran),
+            (_, Ended::Changed) => bail!("somebody else migrated meanwhile, nothing was changed; look again"),
+        }
+    }
+
+    /// Where somebody else has brought a database to where it is, its text and catalog are kept from now on.
+    async fn adopt(&mut self, gaps: Gaps) -> Result<()> {
+        let adopting = self.members.iter_mut().map(async |member| {
+            let is_known = member.history.recorded.as_deref() == Some(member.history.versions().as_str());
+            let has_steps = member.pending(gaps).is_ok_and(|steps| !steps.is_empty());
+            match is_known || has_steps || member.history.count() == 0 {
+                true => Ok(()),
+                false => member.record().await,
+            }
+        });
+        join_all(adopting).await.into_iter().collect()
+    }
+}
+
+impl Member<'_> {
+    fn pending(&self, gaps: Gaps) -> Result<Vec<Step<'_>>, Vec<Fault>> {
+        plan::pending(self.target.name(), &self.sources, &self.history, gaps)
+    }
+
+    fn revertible(&self, back: Back) -> Result<Vec<Step<'_>>, Vec<Fault>> {
+        plan::revertible(self.target.name(), &self.sources, &self.history, back)
+    }
+
+    /// Keeps the text of what is applied as its file says it, and records the catalog as it is.
+    pub async fn record(&mut self) -> Result<()> {
+        let catalog = drift::present(&mut self.target.connection).await?;
+        let history = &self.history;
+        let mut sql = format!("BEGIN;\n{}", history::create_ours(history));
+        for standing in plan::standings(&self.sources, history).iter().filter(|one| one.state == State::Applied) {
+            if let Some(migration) = standing.migration {
+                sql.push_str(&history::keep_texts(history, &standing.source.table, &[migration]));
+            }
+        }
+        sql.push_str(&drift::record(history, &history.versions(), &catalog));
+        sql.push_str("COMMIT");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.target.connection).await?;
+        Ok(())
+    }
+
+    /// Takes the edited files for what was applied.
+    pub async fn repair(&mut self) -> Result<Vec<i64>> {
+        let mut repaired = Vec::new();
+        let history = &self.history;
+        let mut sql = format!("BEGIN;\n{}", history::create_ours(history));
+        for standing in plan::standings(&self.sources, history).iter().filter(|one| one.state == State::Edited) {
+            let Some(migration) = standing.migration else { continue };
+            sql.push_str(&format!(
+                "UPDATE {} SET checksum = '\\x{}' WHERE version = {};\n",
+                history.table(&standing.source.table),
+                history::hex(&migration.up.checksum),
+                migration.version
+            ));
+            sql.push_str(&history::keep_texts(history, &standing.source.table, &[migration]));
+            repaired.push(migration.version);
+        }
+        if !repaired.is_empty() {
+            sqlx::raw_sql(AssertSqlSafe(format!("{sql}COMMIT"))).execute(&mut self.target.connection).await?;
+        }
+        Ok(repaired)
+    }
+
+    /// What differs from the catalog that the last run recorded; `None` if it belongs to another history, or to none.
+    pub async fn drift(&mut self) -> Result<Option<Vec<Drift>>> {
+        if self.history.recorded.as_deref() != Some(self.history.versions().as_str()) {
+            return Ok(None);
+        }
+        let recorded = drift::recorded(&mut self.target.connection, &self.history).await?;
+        let present = drift::present(&mut self.target.connection).await?;
+        Ok(Some(drift::differences(&recorded, &present)))
+    }
+}
+
+async fn carry_out(
+    mut jobs: Vec<Job<'_, '_>>,
+    fate: Fate,
+    timeouts: Timeouts,
+    databases: usize,
+) -> Result<(Vec<Ran>, Ended)> {
+    if fate == Fate::Shared {
+        return execute::run(&mut jobs, timeouts, databases).await;
+    }
+    let each = jobs.iter_mut().map(|job| execute::run(std::slice::from_mut(job), timeouts, 1));
+    let (mut all, mut end, mut failures) = (Vec::new(), Ended::Done, Vec::new());
+    for ended in join_all(each).await {
+        match ended {
+            Ok((ran, ended)) => {
+                all.extend(ran);
+                end = if ended == Ended::Changed { ended } else { end };
+            }
+            Err(error) => failures.push(error),
+        }
+    }
+    if failures.is_empty() {
+        return Ok((all, end));
+    }
+    let migrated: Vec<&str> = all.iter().map(|ran| ran.database.as_str()).collect();
+    let others = if migrated.is_empty() { "none".to_owned() } else { migrated.join(", ") };
+    let title = format!("{} of {databases} databases failed; migrated: {others}", failures.len());
+    let body: String = failures.iter().map(|error| format!("{}\n", ui::failure::rendered(error))).collect();
+    bail!(Failure::new(Exit::Failed, title).body(body))
+}

@@ -1,0 +1,81 @@
+//! A database that a verb works on: connected, and proven to be this instance's by the `cluster_name` that it answers.
+
+use anyhow::{Context, Result, bail};
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+
+use crate::engine::Engine;
+use crate::engine::postgres::{self, Door, Login};
+use crate::engine::server::{Observed, Server};
+use crate::stack::model::Postgres;
+use crate::stack::{Service, Stack};
+use crate::ui::{Exit, Failure};
+
+#[derive(Debug)]
+#[allow(dead_code, reason = "the way in is for verbs that need a second connection")]
+pub struct Target<'a> {
+    pub service: &'a Service,
+    pub postgres: &'a Postgres,
+    pub door: Door,
+    pub login: Login,
+    pub connection: PgConnection,
+}
+
+impl Target<'_> {
+    /// As a person says it: `learning`.
+    #[allow(clippy::misnamed_getters, reason = "the short name is the one that people say")]
+    pub fn name(&self) -> &str {
+        &self.service.short_name
+    }
+
+    /// One connection more to the same database.
+    #[allow(dead_code, reason = "for a verb that reads while it writes")]
+    pub async fn connect(&self) -> Result<PgConnection> {
+        postgres::open(&self.door, &self.login.user, &self.login.database)
+            .await
+            .with_context(|| format!("cannot connect to `{}`", self.name()))
+    }
+}
+
+/// Opens the databases of those short names, all at once, in the stack's order; all that do not run are told together.
+pub async fn open<'a>(engine: &Engine<'_>, stack: &'a Stack, names: &[String]) -> Result<Vec<Target<'a>>> {
+    let wanted: Vec<(&Service, &Postgres)> =
+        stack.databases().filter(|(service, _)| names.contains(&service.short_name)).collect();
+    let services: Vec<&Service> = wanted.iter().map(|(service, _)| *service).collect();
+    let mut servers = Vec::new();
+    let mut absent = Vec::new();
+    for (service, observed) in services.iter().zip(engine.observe(&services).await?) {
+        match observed? {
+            Observed::Running(server) => servers.push(server),
+            _ => absent.push(service.short_name.as_str()),
+        }
+    }
+    if !absent.is_empty() {
+        let hint = format!("`cargo xtask up {}`", absent.join(" "));
+        bail!(Failure::new(Exit::Failed, format!("not running: {}", absent.join(", "))).hint(hint));
+    }
+    let opening = wanted.iter().zip(&servers).map(async |((service, postgres), server)| {
+        let (door, login) = server.door().with_context(|| format!("`{}` has no login", service.short_name))?;
+        let login = login.clone();
+        let mut connection = postgres::open(&door, &login.user, &login.database)
+            .await
+            .with_context(|| format!("cannot connect to `{}`", service.short_name))?;
+        prove(&mut connection, server).await?;
+        Ok(Target { service, postgres, door, login, connection })
+    });
+    futures_util::future::join_all(opening).await.into_iter().collect()
+}
+
+/// The server must answer the name that it was started with.
+async fn prove(connection: &mut PgConnection, server: &Server) -> Result<()> {
+    let row = sqlx::raw_sql("SELECT current_setting('cluster_name')").fetch_one(connection).await?;
+    let answered: &str = row.try_get(0)?;
+    if answered != server.cluster_name {
+        bail!(
+            Failure::new(Exit::Refused, format!("port {} is not `{}` of this instance", server.port, server.service))
+                .body(format!("  it answers `{answered}`, expected is `{}`", server.cluster_name))
+                .hint("`cargo xtask ports` shows who holds the port")
+        );
+    }
+    Ok(())
+}
