@@ -49,6 +49,7 @@ pub enum Verb {
     Run(RunArgs),
     Psql(PsqlArgs),
     RedisCli(RedisCliArgs),
+    Seed(SeedArgs),
     Toolbox(ToolboxArgs),
     Render(RenderArgs),
     Completions(CompletionsArgs),
@@ -268,6 +269,37 @@ pub struct RedisCliArgs {
     /// A command of Redis, or arguments of redis-cli
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
     pub arguments: Vec<String>,
+}
+
+/// Fill databases with their seeds: the same rows on every machine, in all of them or in none
+///
+/// Runs `NNNN_<what>.sql` and `NNNN_<table>.csv` of each database's folder, in the order of their names and in one
+/// transaction. What is filled already is left alone; where the files or the scale have changed since, nothing is done
+/// (exit code 4) until `--again` is given.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask seed\n  cargo xtask seed --scale 100\n  cargo xtask seed user learning --again\n  \
+    cargo xtask seed --again --dry-run"
+)]
+pub struct SeedArgs {
+    /// Databases to fill [default: all that have seeds]
+    #[arg(value_name = "DATABASE", add = ArgValueCandidates::new(completions::databases))]
+    pub databases: Vec<String>,
+    /// How many times the rows that people make [default: that of the last time, at first 1]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub scale: Option<u32>,
+    /// Empty the tables that seeds filled, and fill them again
+    #[arg(long)]
+    pub again: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Pinned builds of the servers for a machine without Docker and Nix

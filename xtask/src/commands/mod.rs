@@ -11,6 +11,7 @@ pub mod redis_cli;
 pub mod render;
 pub mod restart;
 pub mod run;
+pub mod seed;
 pub mod status;
 pub mod stop;
 pub mod toolbox;

@@ -18,5 +18,6 @@ mod interruptions;
 mod lifecycle;
 mod output;
 mod ports;
+mod seed;
 mod support;
 mod toolbox;

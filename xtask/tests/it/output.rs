@@ -6,7 +6,7 @@ use expectorate::assert_contents;
 
 use crate::support::Checkout;
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "up",
     "down",
     "stop",
@@ -19,6 +19,7 @@ const VERBS: [&str; 15] = [
     "run",
     "psql",
     "redis-cli",
+    "seed",
     "toolbox",
     "render",
     "completions",
