@@ -50,6 +50,7 @@ pub enum Verb {
     Psql(PsqlArgs),
     RedisCli(RedisCliArgs),
     Seed(SeedArgs),
+    Check(CheckArgs),
     Toolbox(ToolboxArgs),
     Render(RenderArgs),
     Completions(CompletionsArgs),
@@ -300,6 +301,28 @@ pub struct SeedArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Prove what must hold between databases
+#[derive(Debug, Args)]
+#[command(after_help = "Example: cargo xtask check references")]
+pub struct CheckArgs {
+    #[command(subcommand)]
+    pub verb: CheckVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckVerb {
+    /// Find values that refer to nothing in another database, and run the checks of the stack
+    ///
+    /// References are those that the manifest declares. Checks are `config/<stack>/checks/<name>.<database>.sql`: one file of
+    /// a name must give no rows, several of a name must give the same rows. Exit code 3 if something does not hold.
+    #[command(after_help = "Examples:\n  cargo xtask check references\n  cargo xtask check references --json")]
+    References {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Pinned builds of the servers for a machine without Docker and Nix

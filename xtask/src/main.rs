@@ -103,6 +103,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Verb::Psql(args) => commands::psql::run(&cx, args).await,
         Verb::RedisCli(args) => commands::redis_cli::run(&cx, args).await,
         Verb::Seed(args) => commands::seed::run(&cx, args).await,
+        Verb::Check(args) => commands::check::run(&cx, args).await,
         Verb::Toolbox(args) => commands::toolbox::run(&cx, args).await,
         Verb::Render(args) => commands::render::run(&cx, args),
         Verb::Doctor(_) | Verb::Completions(_) => Ok(Exit::Done),

@@ -12,7 +12,6 @@ use crate::stack::{Service, Stack};
 use crate::ui::{Exit, Failure};
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "what a second connection and the declared references need is not read yet")]
 pub struct Target<'a> {
     pub service: &'a Service,
     pub postgres: &'a Postgres,
@@ -28,7 +27,6 @@ impl Target<'_> {
         &self.service.short_name
     }
 
-    #[expect(dead_code, reason = "no verb needs a second connection yet")]
     /// One connection more to the same database.
     pub async fn connect(&self) -> Result<PgConnection> {
         postgres::open(&self.door, &self.login.user, &self.login.database)
