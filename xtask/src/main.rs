@@ -55,6 +55,7 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
+    let seeds = matches!(cli.verb, Verb::Seed(_));
     let changes = matches!(cli.verb, Verb::Up(_) | Verb::Down(_) | Verb::Stop(_) | Verb::Restart(_));
     let exit = runtime.block_on(async {
         tokio::select! {
@@ -63,6 +64,9 @@ fn main() -> ExitCode {
                 if changes {
                     ui::tell("\ninterrupted; what started keeps running and is recorded: `cargo xtask status` shows it, \
                     `cargo xtask up` goes on, `cargo xtask stop` stops it");
+                }
+                if seeds {
+                    ui::tell("\ninterrupted; a database has all of its seeds or none: `cargo xtask seed` goes on");
                 }
                 Exit::Interrupted
             }),

@@ -25,15 +25,16 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
         let hint = format!("`cargo xtask up{}`", cx.stack_option());
         bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
     };
-    let seeds = list(cx, &names).await?;
-    let names: Vec<String> = seeds.iter().map(|(name, _)| name.clone()).collect();
+    let engine = Engine::of(&cx.repository, &cx.stack, &instance);
+    // The files are read while the servers take the connections.
+    let names = with_seeds(cx, names)?;
     if names.is_empty() {
         ui::tell("there are no seeds");
         return Ok(Exit::Done);
     }
-    let engine = Engine::of(&cx.repository, &cx.stack, &instance);
+    let (seeds, targets) = tokio::join!(list(cx, &names), target::open(&engine, &cx.stack, &names));
     let mut jobs = Vec::new();
-    for (target, (_, files)) in target::open(&engine, &cx.stack, &names).await?.into_iter().zip(seeds) {
+    for (files, target) in seeds?.into_iter().zip(targets?) {
         jobs.push(Job { target, files, recorded: Default::default(), scale: 1, state: State::Fresh });
     }
     look(&mut jobs, args.scale).await?;
@@ -74,24 +75,33 @@ fn databases(cx: &Context, asked: &[String]) -> Result<Vec<String>> {
     Ok(named.map(|(service, _)| service.short_name.clone()).collect())
 }
 
-/// The files of each database that has some. Reading them all for their checksums is work for other threads.
-async fn list(cx: &Context, names: &[String]) -> Result<Vec<(String, Vec<SeedFile>)>> {
+/// Those whose folder of seeds is there and not empty.
+fn with_seeds(cx: &Context, names: Vec<String>) -> Result<Vec<String>> {
+    let mut with = Vec::new();
+    for (service, postgres) in cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name)) {
+        if files::has_some(&cx.repository.root, &postgres.seeds)? {
+            with.push(service.short_name.clone());
+        }
+    }
+    Ok(with)
+}
+
+/// The files of each database. Reading them all for their checksums is work for other threads.
+async fn list(cx: &Context, names: &[String]) -> Result<Vec<Vec<SeedFile>>> {
     let wanted = cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name));
-    let listing = wanted.map(|(service, postgres)| {
+    let listing = wanted.map(|(_, postgres)| {
         let (root, folder) = (cx.repository.root.clone(), postgres.seeds.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let mut faults = Vec::new();
             files::list(&root, &folder, &mut faults).map(|files| (files, faults))
         });
-        async move { reading.await?.map(|(files, faults)| (service.short_name.clone(), files, faults)) }
+        async move { reading.await? }
     });
     let mut faults = Faults::default();
     let mut seeds = Vec::new();
-    for (name, files, wrong) in try_join_all(listing).await? {
+    for (files, wrong) in try_join_all(listing).await? {
         wrong.into_iter().for_each(|fault| faults.push(fault));
-        if !files.is_empty() {
-            seeds.push((name, files));
-        }
+        seeds.push(files);
     }
     if !faults.0.is_empty() {
         bail!(wrong_seeds(faults));

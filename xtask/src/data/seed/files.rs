@@ -1,5 +1,6 @@
 //! The files of a folder of seeds: what is there, the checksum of each, and everything that is wrong with them at once.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -44,10 +45,14 @@ impl SeedFile {
     }
 }
 
-/// The files of a folder in the order of their names. Hidden files are nobody's seeds; no folder is no seeds.
-pub fn list(root: &Path, folder: &Path, faults: &mut Vec<Fault>) -> Result<Vec<SeedFile>> {
-    let place = root.join(folder);
-    let entries = match std::fs::read_dir(&place) {
+/// Whether there is anything in a folder of seeds.
+pub fn has_some(root: &Path, folder: &Path) -> Result<bool> {
+    Ok(!names(root, folder)?.is_empty())
+}
+
+/// What is in a folder, sorted. Hidden files are nobody's seeds; no folder is no seeds.
+fn names(root: &Path, folder: &Path) -> Result<Vec<OsString>> {
+    let entries = match std::fs::read_dir(root.join(folder)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", folder.display())),
@@ -60,6 +65,13 @@ pub fn list(root: &Path, folder: &Path, faults: &mut Vec<Fault>) -> Result<Vec<S
         }
     }
     names.sort();
+    Ok(names)
+}
+
+/// The files of a folder in the order of their names.
+pub fn list(root: &Path, folder: &Path, faults: &mut Vec<Fault>) -> Result<Vec<SeedFile>> {
+    let place = root.join(folder);
+    let names = names(root, folder)?;
     let mut seeds = Vec::new();
     for name in names {
         let shown = folder.join(&name);

@@ -35,28 +35,27 @@ impl Recorded {
     }
 }
 
-/// What ran, in one question where nothing did and two where something did.
+/// What ran. Simple questions, since a second run does nothing else and is to be quick: a prepared one asks twice.
 pub async fn read(connection: &mut PgConnection) -> Result<Recorded> {
-    let look = format!(
-        "SELECT coalesce(quote_ident(current_schema()), 'public'), to_regclass('_xtask_seeds') IS NOT NULL, \
-         EXISTS (SELECT FROM pg_class WHERE {})",
-        user_table()
-    );
-    let row = sqlx::query(AssertSqlSafe(look)).fetch_one(&mut *connection).await?;
-    let mut recorded = Recorded { schema: row.try_get(0)?, has_tables: row.try_get(2)?, entries: Vec::new() };
+    let look = "SELECT coalesce(quote_ident(current_schema()), 'public'), to_regclass('_xtask_seeds') IS NOT NULL";
+    let row = sqlx::raw_sql(look).fetch_one(&mut *connection).await?;
+    let mut recorded = Recorded { schema: row.try_get(0)?, has_tables: true, entries: Vec::new() };
     if !row.try_get::<bool, _>(1)? {
+        let look = format!("SELECT EXISTS (SELECT FROM pg_class WHERE {})", user_table());
+        recorded.has_tables = sqlx::raw_sql(AssertSqlSafe(look)).fetch_one(connection).await?.try_get(0)?;
         return Ok(recorded);
     }
-    let entries = "SELECT file, checksum, scale, cardinality(tables), \
-        ARRAY(SELECT there.oid::regclass::text FROM unnest(tables) AS filled JOIN pg_class AS there ON there.oid = filled) \
+    let entries = "SELECT file, checksum, scale, cardinality(tables), array_to_string(ARRAY( \
+        SELECT there.oid::regclass FROM unnest(tables) AS filled JOIN pg_class AS there ON there.oid = filled), E'\\n') \
         FROM _xtask_seeds ORDER BY file COLLATE \"C\"";
-    for row in sqlx::query(entries).fetch_all(connection).await? {
+    for row in sqlx::raw_sql(entries).fetch_all(connection).await? {
+        let tables: &str = row.try_get(4)?;
         recorded.entries.push(Entry {
             file: row.try_get(0)?,
             checksum: row.try_get(1)?,
             scale: u32::try_from(row.try_get::<i32, _>(2)?)?,
             filled: usize::try_from(row.try_get::<i32, _>(3)?)?,
-            tables: row.try_get(4)?,
+            tables: tables.lines().map(str::to_owned).collect(),
         });
     }
     Ok(recorded)
