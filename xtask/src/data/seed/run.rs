@@ -86,17 +86,31 @@ pub async fn all(jobs: &mut [Job<'_>], rows: Rows, can_wait: bool, hint: &str) -
     }
     drop(progress);
     let analyzing = Waiting::new("counting values for the planner (ANALYZE)");
-    let analysed =
-        join_all(jobs.iter_mut().zip(&outcomes).filter(|(_, outcome)| !outcome.was_done).map(async |(job, _)| {
-            let done = sqlx::raw_sql("ANALYZE").execute(&mut job.target.connection).await;
-            done.map_err(|error| format!("`{}` was not analysed: {error}", job.target.name()))
-        }))
-        .await;
+    let analysing = jobs.iter_mut().zip(&outcomes).map(async |(job, outcome)| {
+        let done = analyse(&mut job.target.connection, outcome).await;
+        done.map_err(|error| format!("`{}` was not analysed: {error}", job.target.name()))
+    });
+    let analysed = join_all(analysing).await;
     drop(analyzing);
     for note in analysed.into_iter().filter_map(Result::err) {
         ui::tell(format!("note: {note}"));
     }
     Ok(outcomes)
+}
+
+/// The tables that were filled, and no other: all of them with the catalogs would take longer than many a seed.
+async fn analyse(connection: &mut PgConnection, outcome: &Outcome) -> Result<(), sqlx::Error> {
+    let tables: Vec<String> = outcome.files.iter().flat_map(|file| &file.tables).map(u32::to_string).collect();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let names =
+        format!("SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE oid IN ({})", tables.join(", "));
+    let names: Option<String> = sqlx::raw_sql(AssertSqlSafe(names)).fetch_one(&mut *connection).await?.try_get(0)?;
+    if let Some(names) = names {
+        sqlx::raw_sql(AssertSqlSafe(format!("ANALYZE {names}"))).execute(connection).await?;
+    }
+    Ok(())
 }
 
 /// Everything but the commit.
