@@ -50,6 +50,8 @@ pub enum Verb {
     Psql(PsqlArgs),
     RedisCli(RedisCliArgs),
     Migrate(MigrateArgs),
+    Seed(SeedArgs),
+    Check(CheckArgs),
     Toolbox(ToolboxArgs),
     Render(RenderArgs),
     Completions(CompletionsArgs),
@@ -439,6 +441,59 @@ pub struct MigrateRepairArgs {
     /// Take also the catalog as it is, with what was altered by hand
     #[arg(long)]
     pub catalog: bool,
+}
+
+/// Fill databases with their seeds: the same rows on every machine, in all of them or in none
+///
+/// Runs `NNNN_<what>.sql` and `NNNN_<table>.csv` of each database's folder, in the order of their names and in one
+/// transaction. What is filled already is left alone; where the files or the scale have changed since, nothing is done
+/// (exit code 4) until `--again` is given.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask seed\n  cargo xtask seed --scale 100\n  cargo xtask seed user learning --again\n  \
+    cargo xtask seed --again --dry-run"
+)]
+pub struct SeedArgs {
+    /// Databases to fill [default: all that have seeds]
+    #[arg(value_name = "DATABASE", add = ArgValueCandidates::new(completions::databases))]
+    pub databases: Vec<String>,
+    /// How many times the rows that people make [default: that of the last time, at first 1]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub scale: Option<u32>,
+    /// Empty the tables that seeds filled, and fill them again
+    #[arg(long)]
+    pub again: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prove what must hold between databases
+#[derive(Debug, Args)]
+#[command(after_help = "Example: cargo xtask check references")]
+pub struct CheckArgs {
+    #[command(subcommand)]
+    pub verb: CheckVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckVerb {
+    /// Find values that refer to nothing in another database, and run the checks of the stack
+    ///
+    /// References are those that the manifest declares. Checks are `config/<stack>/checks/<name>.<database>.sql`: one file of
+    /// a name must give no rows, several of a name must give the same rows. Exit code 3 if something does not hold.
+    #[command(after_help = "Examples:\n  cargo xtask check references\n  cargo xtask check references --json")]
+    References {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Pinned builds of the servers for a machine without Docker and Nix

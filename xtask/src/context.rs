@@ -65,6 +65,11 @@ impl Context {
         Lock::take(&self.repository.state_folder(&self.stack.name), &self.command, self.busy).await
     }
 
+    /// Whether somebody else's work is waited for.
+    pub fn waits(&self) -> bool {
+        self.busy == Busy::Wait
+    }
+
     /// The instance of this checkout, if there is one.
     pub fn instance(&self) -> Result<Option<Instance>> {
         Instance::open(&self.repository, &self.stack.name)

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
+    let seeds = matches!(cli.verb, Verb::Seed(_));
     let changes = matches!(cli.verb, Verb::Up(_) | Verb::Down(_) | Verb::Stop(_) | Verb::Restart(_));
     let exit = runtime.block_on(async {
         tokio::select! {
@@ -63,6 +64,9 @@ fn main() -> ExitCode {
                 if changes {
                     ui::tell("\ninterrupted; what started keeps running and is recorded: `cargo xtask status` shows it, \
                     `cargo xtask up` goes on, `cargo xtask stop` stops it");
+                }
+                if seeds {
+                    ui::tell("\ninterrupted; a database has all of its seeds or none: `cargo xtask seed` goes on");
                 }
                 Exit::Interrupted
             }),
@@ -103,6 +107,8 @@ async fn run(cli: Cli) -> Result<Exit> {
         Verb::Psql(args) => commands::psql::run(&cx, args).await,
         Verb::RedisCli(args) => commands::redis_cli::run(&cx, args).await,
         Verb::Migrate(args) => commands::migrate::run(&cx, args).await,
+        Verb::Seed(args) => commands::seed::run(&cx, args).await,
+        Verb::Check(args) => commands::check::run(&cx, args).await,
         Verb::Toolbox(args) => commands::toolbox::run(&cx, args).await,
         Verb::Render(args) => commands::render::run(&cx, args),
         Verb::Doctor(_) | Verb::Completions(_) => Ok(Exit::Done),

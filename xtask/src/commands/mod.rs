@@ -1,5 +1,6 @@
 //! One file a verb, named as a person types it.
 
+pub mod check;
 pub mod completions;
 pub mod doctor;
 pub mod down;
@@ -12,6 +13,7 @@ pub mod redis_cli;
 pub mod render;
 pub mod restart;
 pub mod run;
+pub mod seed;
 pub mod status;
 pub mod stop;
 pub mod toolbox;

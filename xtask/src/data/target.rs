@@ -12,7 +12,6 @@ use crate::stack::{Service, Stack};
 use crate::ui::{Exit, Failure};
 
 #[derive(Debug)]
-#[allow(dead_code, reason = "the way in is for verbs that need a second connection")]
 pub struct Target<'a> {
     pub service: &'a Service,
     pub postgres: &'a Postgres,
@@ -23,13 +22,12 @@ pub struct Target<'a> {
 
 impl Target<'_> {
     /// As a person says it: `learning`.
-    #[allow(clippy::misnamed_getters, reason = "the short name is the one that people say")]
+    #[expect(clippy::misnamed_getters, reason = "the long name is for Compose, this one for people")]
     pub fn name(&self) -> &str {
         &self.service.short_name
     }
 
     /// One connection more to the same database.
-    #[allow(dead_code, reason = "for a verb that reads while it writes")]
     pub async fn connect(&self) -> Result<PgConnection> {
         postgres::open(&self.door, &self.login.user, &self.login.database)
             .await

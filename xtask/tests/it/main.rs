@@ -22,5 +22,6 @@ mod migrate;
 mod output;
 mod pins;
 mod ports;
+mod seed;
 mod support;
 mod toolbox;

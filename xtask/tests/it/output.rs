@@ -6,7 +6,7 @@ use expectorate::assert_contents;
 
 use crate::support::Checkout;
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 18] = [
     "up",
     "down",
     "stop",
@@ -20,6 +20,8 @@ const VERBS: [&str; 16] = [
     "psql",
     "redis-cli",
     "migrate",
+    "seed",
+    "check",
     "toolbox",
     "render",
     "completions",

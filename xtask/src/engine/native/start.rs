@@ -471,29 +471,34 @@ pub fn identity_file(instance: &Instance, short_name: &str) -> PathBuf {
     instance.service_folder(short_name).join("identity.json")
 }
 
-/// A folder that only the servers' user may enter. One that is there must be ours: `/tmp` is everybody's.
+/// A folder that only the servers' user may enter: it appears with its owner, or not at all. One that is there must be
+/// ours: `/tmp` is everybody's.
 fn own_folder(path: &Path, instance: &Instance) -> Result<()> {
     let user = instance.identity.server_user.as_ref();
-    match std::fs::create_dir(path) {
-        Ok(()) => {
-            files::set_mode(path, 0o700)?;
-            if let Some(user) = user {
-                std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))?;
-            }
+    if let Ok(metadata) = path.symlink_metadata() {
+        let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
+        if !metadata.is_dir() || metadata.uid() != uid {
+            bail!(
+                Failure::new(Exit::Refused, format!("`{}` is not a folder of user {uid}", path.display()))
+                    .hint("move it away, then run `cargo xtask up` again")
+            );
         }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let metadata = path.symlink_metadata()?;
-            let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
-            if !metadata.is_dir() || metadata.uid() != uid {
-                bail!(
-                    Failure::new(Exit::Refused, format!("`{}` is not a folder of user {uid}", path.display()))
-                        .hint("move it away, then run `cargo xtask up` again")
-                );
-            }
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot make the folder `{}`", path.display())),
+        return Ok(());
     }
-    Ok(())
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let make = || -> Result<()> {
+        let making = tempfile::Builder::new().prefix(".making-").tempdir_in(parent)?;
+        files::set_mode(making.path(), 0o700)?;
+        if let Some(user) = user {
+            std::os::unix::fs::chown(making.path(), Some(user.uid), Some(user.gid))?;
+        }
+        match std::fs::rename(making.path(), path) {
+            // Another server of the instance has made the folder of the sockets meanwhile.
+            Err(_) if path.is_dir() => Ok(()),
+            renamed => Ok(renamed?),
+        }
+    };
+    make().with_context(|| format!("cannot make the folder `{}`", path.display()))
 }
 
 fn read_from(path: &Path, start: u64) -> Result<String> {

@@ -1,0 +1,331 @@
+//! `cargo xtask seed`: fills the databases with the rows that a new one begins with, the same on every machine: all of
+//! them or none. What is filled already is left alone.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+
+use crate::cli::SeedArgs;
+use crate::context::{self, Context, unknown};
+use crate::data::seed::files::{self, SeedFile};
+use crate::data::seed::record::{self, Dying};
+use crate::data::seed::run::{self, Outcome, Rows};
+use crate::data::seed::{Job, State};
+use crate::data::target;
+use crate::engine::Engine;
+use crate::stack::fault::Faults;
+use crate::ui::{self, Exit, Failure, table, units};
+
+pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
+    let begun = Instant::now();
+    let names = databases(cx, &args.databases)?;
+    let Some(instance) = cx.instance()? else {
+        let hint = format!("`cargo xtask up{}`", cx.stack_option());
+        bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
+    };
+    let engine = Engine::of(&cx.repository, &cx.stack, &instance);
+    // The files are read while the servers take the connections.
+    let names = with_seeds(cx, names)?;
+    if names.is_empty() {
+        ui::tell("there are no seeds");
+        return Ok(Exit::Done);
+    }
+    let (seeds, targets) = tokio::join!(list(cx, &names), target::open(&engine, &cx.stack, &names));
+    let mut jobs = Vec::new();
+    for (files, target) in seeds?.into_iter().zip(targets?) {
+        jobs.push(Job { target, files, recorded: Default::default(), scale: 1, state: State::Fresh });
+    }
+    look(&mut jobs, args.scale).await?;
+    if !args.again && jobs.iter().all(|job| job.state == State::Same) {
+        return unchanged(cx, args, &jobs);
+    }
+    if args.dry_run {
+        return dry_run(cx, args, &mut jobs).await;
+    }
+    let lock = cx.lock().await?;
+    look(&mut jobs, args.scale).await?;
+    if !args.again && jobs.iter().all(|job| job.state == State::Same) {
+        return unchanged(cx, args, &jobs);
+    }
+    refuse(cx, args, &jobs)?;
+    let (same, mut jobs): (Vec<Job<'_>>, Vec<Job<'_>>) =
+        jobs.into_iter().partition(|job| !args.again && job.state == State::Same);
+    inspect(&jobs)?;
+    if args.again {
+        agree(cx, args, &dying(&mut jobs).await?).await?;
+    }
+    let rows = if args.again { Rows::Empty } else { Rows::Keep };
+    let outcomes = run::all(&mut jobs, rows, cx.waits(), &command(cx, args, false)).await?;
+    drop(lock);
+    report(cx, args, &jobs, &outcomes, &same, begun)
+}
+
+/// The short names of the databases that are asked for, in the stack's order.
+fn databases(cx: &Context, asked: &[String]) -> Result<Vec<String>> {
+    let all: Vec<&str> = cx.stack.databases().map(|(service, _)| service.short_name.as_str()).collect();
+    let is_asked = |name: &str, long: &str| asked.is_empty() || asked.iter().any(|one| one == name || one == long);
+    let is_known =
+        |one: &String| cx.stack.databases().any(|(service, _)| [&service.short_name, &service.name].contains(&one));
+    if let Some(wrong) = asked.iter().find(|one| !is_known(one)) {
+        bail!(unknown("database", wrong, all));
+    }
+    let named = cx.stack.databases().filter(|(service, _)| is_asked(&service.short_name, &service.name));
+    Ok(named.map(|(service, _)| service.short_name.clone()).collect())
+}
+
+/// Those whose folder of seeds is there and not empty.
+fn with_seeds(cx: &Context, names: Vec<String>) -> Result<Vec<String>> {
+    let mut with = Vec::new();
+    for (service, postgres) in cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name)) {
+        if files::has_some(&cx.repository.root, &postgres.seeds)? {
+            with.push(service.short_name.clone());
+        }
+    }
+    Ok(with)
+}
+
+/// The files of each database. Reading them all for their checksums is work for other threads.
+async fn list(cx: &Context, names: &[String]) -> Result<Vec<Vec<SeedFile>>> {
+    let wanted = cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name));
+    let listing = wanted.map(|(_, postgres)| {
+        let (root, folder) = (cx.repository.root.clone(), postgres.seeds.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut faults = Vec::new();
+            files::list(&root, &folder, &mut faults).map(|files| (files, faults))
+        });
+        async move { reading.await? }
+    });
+    let mut faults = Faults::default();
+    let mut seeds = Vec::new();
+    for (files, wrong) in try_join_all(listing).await? {
+        wrong.into_iter().for_each(|fault| faults.push(fault));
+        seeds.push(files);
+    }
+    if !faults.0.is_empty() {
+        bail!(wrong_seeds(faults));
+    }
+    Ok(seeds)
+}
+
+fn inspect(jobs: &[Job<'_>]) -> Result<()> {
+    let mut faults = Vec::new();
+    for job in jobs {
+        files::inspect(&job.files, &mut faults)?;
+    }
+    let mut all = Faults::default();
+    faults.into_iter().for_each(|fault| all.push(fault));
+    if !all.0.is_empty() {
+        bail!(wrong_seeds(all));
+    }
+    Ok(())
+}
+
+fn wrong_seeds(faults: Faults) -> Failure {
+    let failure = context::configuration_failure(faults);
+    Failure { title: failure.title.replace("the configuration", "the seeds"), ..failure }
+}
+
+/// Asks every database what it was seeded with.
+async fn look(jobs: &mut [Job<'_>], scale: Option<u32>) -> Result<()> {
+    let reading = jobs.iter_mut().map(async |job| {
+        job.recorded = record::read(&mut job.target.connection).await?;
+        Ok::<(), anyhow::Error>(())
+    });
+    try_join_all(reading).await?;
+    let recorded = |job: &Job<'_>| job.recorded.entries.first().map(|entry| entry.scale);
+    // References lead from one database to the next: what is new joins the others at their scale.
+    let common = jobs.iter().find_map(&recorded).unwrap_or(1);
+    for job in jobs {
+        job.scale = scale.or(recorded(job)).unwrap_or(common);
+        job.state = State::of(&job.files, &job.recorded, job.scale);
+    }
+    Ok(())
+}
+
+/// The verb as it is typed to do the same.
+fn command(cx: &Context, args: &SeedArgs, again: bool) -> String {
+    let mut words = vec!["cargo xtask seed".to_owned()];
+    words.extend(args.databases.iter().cloned());
+    words.extend(args.scale.map(|scale| format!("--scale {scale}")));
+    words.extend((again || args.again).then(|| "--again".to_owned()));
+    format!("`{}{}`", words.join(" "), cx.stack_option())
+}
+
+/// Stops where there is nothing to fill, and where filling would destroy.
+fn refuse(cx: &Context, args: &SeedArgs, jobs: &[Job<'_>]) -> Result<()> {
+    let empty: Vec<&str> = jobs.iter().filter(|job| !job.recorded.has_tables).map(|job| job.target.name()).collect();
+    if !empty.is_empty() {
+        let title = format!("no tables yet in {}, nothing was changed", empty.join(", "));
+        let hint = format!("`cargo xtask migrate{}` makes them", cx.stack_option());
+        bail!(Failure::new(Exit::Failed, title).hint(hint));
+    }
+    if args.again {
+        return Ok(());
+    }
+    let changed: Vec<(&str, &Vec<String>)> = jobs
+        .iter()
+        .filter_map(|job| match &job.state {
+            State::Changed(differences) => Some((job.target.name(), differences)),
+            _ => None,
+        })
+        .collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let rows = changed.iter().map(|(name, differences)| vec![(*name).to_owned(), differences.join(", ")]);
+    let what = match changed.len() {
+        1 => "1 database was filled with other seeds".to_owned(),
+        count => format!("{count} databases were filled with other seeds"),
+    };
+    bail!(
+        Failure::new(Exit::Refused, format!("{what}, nothing was changed"))
+            .body(table::columns(rows.collect(), &[]))
+            .hint(format!("{} empties their tables and fills them again", command(cx, args, true)))
+    )
+}
+
+async fn dying(jobs: &mut [Job<'_>]) -> Result<Vec<(String, Vec<Dying>)>> {
+    let looking = jobs.iter_mut().map(async |job| {
+        let tables = run::csv_tables(&job.files);
+        let dying = record::dying(&mut job.target.connection, &job.recorded, &tables).await?;
+        Ok::<_, anyhow::Error>((job.target.name().to_owned(), dying))
+    });
+    try_join_all(looking).await
+}
+
+fn describe(cx: &Context, dying: &[(String, Vec<Dying>)]) -> String {
+    let mut rows = Vec::new();
+    for (name, tables) in dying {
+        for (index, one) in tables.iter().filter(|one| one.rows > 0).enumerate() {
+            let name = if index == 0 { name.clone() } else { String::new() };
+            rows.push(vec![name, one.table.clone(), units::count(one.rows), "rows".to_owned()]);
+        }
+    }
+    format!(
+        "This empties tables of {}, with all that people put into them:\n\n{}\n",
+        cx.stack.name,
+        table::columns(rows, &[2])
+    )
+}
+
+/// Tells what dies, and asks a person by the stack's name.
+async fn agree(cx: &Context, args: &SeedArgs, dying: &[(String, Vec<Dying>)]) -> Result<()> {
+    if dying.iter().flat_map(|(_, tables)| tables).all(|one| one.rows == 0) {
+        return Ok(());
+    }
+    ui::tell(describe(cx, dying));
+    if args.yes {
+        return Ok(());
+    }
+    if !ui::can_ask() {
+        let command = command(cx, args, true);
+        bail!(
+            Failure::new(Exit::Refused, "nobody is there to ask, nothing was changed")
+                .hint(format!("{} --yes`", command.trim_end_matches('`')))
+        );
+    }
+    let name = cx.stack.name.clone();
+    let answer = tokio::task::spawn_blocking(move || ui::ask(&format!("Type {name} to go on: "))).await??;
+    if answer != cx.stack.name {
+        bail!(Failure::new(Exit::Refused, "not agreed, nothing was changed"));
+    }
+    Ok(())
+}
+
+async fn dry_run(cx: &Context, args: &SeedArgs, jobs: &mut [Job<'_>]) -> Result<Exit> {
+    inspect(jobs)?;
+    let describe_state = |state: &State| match (state, args.again) {
+        (_, true) => "empty, and fill again".to_owned(),
+        (State::Fresh, _) => "fill".to_owned(),
+        (State::Same, _) => "unchanged".to_owned(),
+        (State::Changed(differences), _) => differences.join(", "),
+    };
+    if args.json {
+        let plan = jobs.iter().map(|job| {
+            let files: Vec<&str> = job.files.iter().map(|file| file.name.as_str()).collect();
+            json!({ "database": job.target.name(), "action": describe_state(&job.state), "scale": job.scale, "files": files })
+        });
+        ui::json(&json!({ "stack": cx.stack.name, "plan": plan.collect::<Vec<_>>() }))?;
+    } else {
+        let rows = jobs.iter().map(|job| {
+            let files = units::plural(job.files.len(), "file");
+            vec![job.target.name().to_owned(), files, format!("scale {}", job.scale), describe_state(&job.state)]
+        });
+        ui::data(&table::columns(rows.collect(), &[]))?;
+    }
+    refuse(cx, args, jobs)?;
+    if args.again {
+        ui::tell(describe(cx, &dying(jobs).await?));
+    }
+    Ok(Exit::Done)
+}
+
+fn unchanged(cx: &Context, args: &SeedArgs, jobs: &[Job<'_>]) -> Result<Exit> {
+    if args.json {
+        let databases: Vec<Value> = jobs.iter().map(unchanged_line).collect();
+        ui::json(&json!({ "stack": cx.stack.name, "databases": databases }))?;
+    }
+    let mut scales: Vec<u32> = jobs.iter().map(|job| job.scale).collect();
+    scales.dedup();
+    let scale = match scales[..] {
+        [scale] => format!(" at scale {scale}"),
+        _ => String::new(),
+    };
+    ui::tell(format!("{} is seeded{scale}: {}, unchanged", cx.stack.name, units::plural(jobs.len(), "database")));
+    Ok(Exit::Done)
+}
+
+fn unchanged_line(job: &Job<'_>) -> Value {
+    json!({ "name": job.target.name(), "state": "unchanged", "scale": job.scale })
+}
+
+fn report(
+    cx: &Context,
+    args: &SeedArgs,
+    jobs: &[Job<'_>],
+    outcomes: &[Outcome],
+    same: &[Job<'_>],
+    begun: Instant,
+) -> Result<Exit> {
+    if args.json {
+        let seeded = jobs.iter().zip(outcomes).map(|(job, outcome)| match outcome.was_done {
+            true => unchanged_line(job),
+            false => json!({
+                "name": job.target.name(),
+                "state": "seeded",
+                "scale": job.scale,
+                "rows": outcome.rows(),
+                "seconds": outcome.took.as_secs_f64(),
+                "files": outcome.files.iter().map(|file| json!({ "file": file.file, "rows": file.rows })).collect::<Vec<_>>(),
+            }),
+        });
+        let databases: Vec<Value> = seeded.chain(same.iter().map(unchanged_line)).collect();
+        ui::json(&json!({ "stack": cx.stack.name, "databases": databases }))?;
+    }
+    let seeded = jobs.iter().zip(outcomes).map(|(job, outcome)| {
+        let name = job.target.name().to_owned();
+        match outcome.was_done {
+            true => vec![name, "unchanged".to_owned()],
+            false => vec![
+                name,
+                format!("{} rows", units::count(outcome.rows())),
+                units::plural(outcome.files.len(), "file"),
+                units::seconds(outcome.took),
+            ],
+        }
+    });
+    let same = same.iter().map(|job| vec![job.target.name().to_owned(), "unchanged".to_owned()]);
+    ui::tell(table::columns(seeded.chain(same).collect(), &[1, 2, 3]));
+    let rows = outcomes.iter().map(Outcome::rows).sum();
+    let option = cx.stack_option();
+    ui::tell(format!(
+        "\n{} seeded: {} rows in {}. Next: `cargo xtask check references{option}`, `cargo xtask psql{option} {}`",
+        units::plural(jobs.len(), "database"),
+        units::count(rows),
+        units::seconds(begun.elapsed()),
+        jobs.first().map_or("", |job| job.target.name()),
+    ));
+    Ok(Exit::Done)
+}

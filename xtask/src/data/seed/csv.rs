@@ -1,0 +1,109 @@
+//! One CSV file into its table: COPY, in pieces, so that memory does not grow with the file.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sqlx::postgres::PgConnection;
+use tokio::sync::mpsc;
+
+use super::files::{PIECE, SeedFile, quoted};
+
+/// Pieces that are read ahead of the server.
+const AHEAD: usize = 2;
+const HEADER_LIMIT: u64 = 64 * 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The names of the columns in the first line, or what is there instead.
+pub fn header(path: &Path) -> Result<Result<Vec<String>, String>> {
+    let mut line = Vec::new();
+    let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    BufReader::new(file.take(HEADER_LIMIT)).read_until(b'\n', &mut line)?;
+    let line = String::from_utf8_lossy(line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line)).into_owned();
+    Ok(columns(line.trim_end_matches(['\n', '\r'])))
+}
+
+fn columns(line: &str) -> Result<Vec<String>, String> {
+    if line.is_empty() {
+        return Err("an empty line".to_owned());
+    }
+    let mut names = vec![String::new()];
+    let mut is_quoted = false;
+    for character in line.chars() {
+        match character {
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => names.push(String::new()),
+            _ => names.last_mut().into_iter().for_each(|name| name.push(character)),
+        }
+    }
+    if is_quoted {
+        return Err("a quote that does not end".to_owned());
+    }
+    match names.iter().position(String::is_empty) {
+        Some(empty) => Err(format!("no name for column {}", empty + 1)),
+        None => Ok(names),
+    }
+}
+
+/// What the file is sent with.
+pub fn statement(table: &str, columns: &[String]) -> String {
+    let columns: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+    let columns = columns.join(", ");
+    format!("COPY {table} ({columns}) FROM STDIN WITH (FORMAT csv, HEADER true, NULL '\\N', ENCODING 'UTF8')")
+}
+
+/// Sends the file; tells after each piece how many bytes went.
+pub async fn copy(
+    connection: &mut PgConnection,
+    file: &SeedFile,
+    statement: &str,
+    mut sent: impl FnMut(u64),
+) -> Result<u64> {
+    let mut copy = connection.copy_in_raw(statement).await?;
+    let (sender, mut pieces) = mpsc::channel(AHEAD);
+    let path = file.path.clone();
+    // Reading may wait for a disk; the other databases do not wait with it. It ends with its receiver.
+    let reading = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+        let mut file = File::open(path)?;
+        let mut is_first = true;
+        loop {
+            let mut piece = vec![0; PIECE];
+            let mut length = file.read(&mut piece)?;
+            if length == 0 {
+                return Ok(());
+            }
+            if std::mem::take(&mut is_first) && piece[..length].starts_with(BYTE_ORDER_MARK) {
+                piece.copy_within(BYTE_ORDER_MARK.len()..length, 0);
+                length -= BYTE_ORDER_MARK.len();
+            }
+            piece.truncate(length);
+            if sender.blocking_send(piece).is_err() {
+                return Ok(());
+            }
+        }
+    });
+    let mut total = 0;
+    while let Some(piece) = pieces.recv().await {
+        total += piece.len() as u64;
+        copy.send(piece).await?;
+        sent(total);
+    }
+    if let Err(error) = reading.await? {
+        copy.abort("the file could not be read").await?;
+        return Err(error).with_context(|| format!("cannot read `{}`", file.shown.display()));
+    }
+    Ok(copy.finish().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_names_the_columns() {
+        assert_eq!(columns("id,\"a,b\",c"), Ok(vec!["id".into(), "a,b".into(), "c".into()]));
+        assert_eq!(columns("id,,c"), Err("no name for column 2".into()));
+        assert!(columns("").is_err() && columns("\"id").is_err());
+    }
+}

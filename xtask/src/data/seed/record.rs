@@ -1,0 +1,139 @@
+//! `_xtask_seeds`: which seeds a database was filled with, and what emptying it destroys.
+
+use anyhow::Result;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row};
+
+/// A table that no seed fills and nothing here empties.
+const NOT_OURS: &str = r"'\_sqlx\_migrations%', '\_xtask\_%'";
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Where unqualified names lead, as SQL writes it.
+    pub schema: String,
+    /// Whether there is anything that could be filled.
+    pub has_tables: bool,
+    pub entries: Vec<Entry>,
+}
+
+/// One file that ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub file: String,
+    pub checksum: String,
+    pub scale: u32,
+    /// How many tables it filled.
+    pub filled: usize,
+    /// Those of them that are still there, as SQL writes them.
+    pub tables: Vec<String>,
+}
+
+impl Recorded {
+    /// The tables that seeds filled and that are still there.
+    pub fn tables(&self) -> impl Iterator<Item = &String> {
+        self.entries.iter().flat_map(|entry| &entry.tables)
+    }
+}
+
+/// What ran. Simple questions, since a second run does nothing else and is to be quick: a prepared one asks twice.
+pub async fn read(connection: &mut PgConnection) -> Result<Recorded> {
+    let look = "SELECT coalesce(quote_ident(current_schema()), 'public'), to_regclass('_xtask_seeds') IS NOT NULL";
+    let row = sqlx::raw_sql(look).fetch_one(&mut *connection).await?;
+    let mut recorded = Recorded { schema: row.try_get(0)?, has_tables: true, entries: Vec::new() };
+    if !row.try_get::<bool, _>(1)? {
+        let look = format!("SELECT EXISTS (SELECT FROM pg_class WHERE {})", user_table());
+        recorded.has_tables = sqlx::raw_sql(AssertSqlSafe(look)).fetch_one(connection).await?.try_get(0)?;
+        return Ok(recorded);
+    }
+    let entries = "SELECT file, checksum, scale, cardinality(tables), array_to_string(ARRAY( \
+        SELECT there.oid::regclass FROM unnest(tables) AS filled JOIN pg_class AS there ON there.oid = filled), E'\\n') \
+        FROM _xtask_seeds ORDER BY file COLLATE \"C\"";
+    for row in sqlx::raw_sql(entries).fetch_all(connection).await? {
+        let tables: &str = row.try_get(4)?;
+        recorded.entries.push(Entry {
+            file: row.try_get(0)?,
+            checksum: row.try_get(1)?,
+            scale: u32::try_from(row.try_get::<i32, _>(2)?)?,
+            filled: usize::try_from(row.try_get::<i32, _>(3)?)?,
+            tables: tables.lines().map(str::to_owned).collect(),
+        });
+    }
+    Ok(recorded)
+}
+
+/// What one file did.
+#[derive(Debug, Clone)]
+pub struct Filled {
+    pub file: String,
+    pub checksum: String,
+    pub rows: u64,
+    /// The numbers that PostgreSQL knows the tables by: a table that is dropped and made again is another one.
+    pub tables: Vec<u32>,
+}
+
+/// Puts these in place of all that is recorded.
+pub async fn write(connection: &mut PgConnection, schema: &str, scale: u32, filled: &[Filled]) -> Result<()> {
+    let table = format!("{schema}._xtask_seeds");
+    let make = format!(
+        "CREATE TABLE IF NOT EXISTS {table} (file text PRIMARY KEY, checksum text NOT NULL, scale integer NOT NULL, \
+         rows bigint NOT NULL, tables regclass[] NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()); \
+         DELETE FROM {table}"
+    );
+    sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *connection).await?;
+    let insert = format!(
+        "INSERT INTO {table} (file, checksum, scale, rows, tables) \
+         SELECT file, checksum, $1, rows, tables::regclass[] \
+         FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) AS filled (file, checksum, rows, tables)"
+    );
+    let tables = |one: &Filled| format!("{{{}}}", one.tables.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+    sqlx::query(AssertSqlSafe(insert))
+        .bind(i32::try_from(scale)?)
+        .bind(filled.iter().map(|one| one.file.clone()).collect::<Vec<_>>())
+        .bind(filled.iter().map(|one| one.checksum.clone()).collect::<Vec<_>>())
+        .bind(filled.iter().map(|one| i64::try_from(one.rows)).collect::<Result<Vec<_>, _>>()?)
+        .bind(filled.iter().map(tables).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// One table that is about to be emptied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dying {
+    /// As SQL writes it.
+    pub table: String,
+    pub rows: u64,
+}
+
+/// What emptying destroys: the tables that seeds filled and those of the CSV files at hand, or all where nothing is
+/// recorded; and every table that refers to one of them.
+pub async fn dying(connection: &mut PgConnection, recorded: &Recorded, csv_tables: &[String]) -> Result<Vec<Dying>> {
+    let first = match recorded.tables().next() {
+        Some(_) => "SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name".to_owned(),
+        None => format!("SELECT oid FROM pg_class WHERE {} AND cardinality($1::text[]) = 0", user_table()),
+    };
+    let named: Vec<String> = match recorded.tables().next() {
+        Some(_) => recorded.tables().chain(csv_tables).cloned().collect(),
+        None => Vec::new(),
+    };
+    let sql = format!(
+        "WITH RECURSIVE dying (oid) AS ({first} UNION SELECT conrelid FROM pg_constraint JOIN dying ON confrelid = dying.oid \
+         WHERE contype = 'f') SELECT oid::regclass::text FROM dying WHERE oid IS NOT NULL ORDER BY 1"
+    );
+    let tables: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql)).bind(named).fetch_all(&mut *connection).await?;
+    let mut dying = Vec::new();
+    for table in tables {
+        let count = format!("SELECT count(*) FROM {table}");
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *connection).await?;
+        dying.push(Dying { table, rows: u64::try_from(rows)? });
+    }
+    Ok(dying)
+}
+
+/// Holds for tables of people: partitions go with their parents.
+fn user_table() -> String {
+    format!(
+        "relkind IN ('r', 'p') AND NOT relispartition AND relpersistence <> 't' AND relname NOT LIKE ALL (ARRAY[{NOT_OURS}]) \
+         AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg\\_%' OR nspname = 'information_schema')"
+    )
+}

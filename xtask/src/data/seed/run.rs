@@ -1,0 +1,325 @@
+//! Runs the seeds of a set: all databases at once, each in one transaction, and no commit before all have succeeded.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures_util::future::{join_all, try_join_all};
+use futures_util::{StreamExt, TryStreamExt};
+use sqlx::postgres::{PgConnection, PgDatabaseError};
+use sqlx::{AssertSqlSafe, Row};
+
+use super::files::{Kind, SeedFile};
+use super::record::{self, Dying, Filled};
+use super::trouble::{self, Remedy, Trouble};
+use super::{Job, State, csv, files};
+use crate::ui::{self, Exit, Failure, progress::Waiting, units};
+
+/// Two seeds at once in one database take turns by this number, which means nothing to others: `xtaskseed`, shortened.
+pub const LOCK: i64 = 0x7874_736b_7365_6564;
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a statement may wait for a table that somebody else holds.
+const TABLE_PATIENCE: &str = "30s";
+
+/// How much is to be done about rows that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    Keep,
+    /// Empties what seeds filled, first.
+    Empty,
+}
+
+#[derive(Debug)]
+pub struct Outcome {
+    pub files: Vec<Filled>,
+    pub took: Duration,
+    /// Another run was faster: the very same seeds were there when the lock was ours.
+    pub was_done: bool,
+}
+
+impl Outcome {
+    pub fn rows(&self) -> u64 {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+}
+
+/// What the line at the bottom says while it works.
+struct Progress {
+    waiting: Waiting,
+    now: RefCell<BTreeMap<String, String>>,
+}
+
+impl Progress {
+    fn say(&self, database: &str, what: Option<String>) {
+        let mut now = self.now.borrow_mut();
+        match what {
+            Some(what) => drop(now.insert(database.to_owned(), what)),
+            None => drop(now.remove(database)),
+        }
+        let line = now.iter().map(|(database, what)| format!("{database} {what}")).collect::<Vec<_>>().join(" · ");
+        self.waiting.say(line);
+    }
+}
+
+/// Runs all, in the order given. An error has changed nothing, but for one between the commits, which says so.
+pub async fn all(jobs: &mut [Job<'_>], rows: Rows, can_wait: bool, hint: &str) -> Result<Vec<Outcome>> {
+    let progress = Progress { waiting: Waiting::new("seeding"), now: RefCell::default() };
+    let count = jobs.len();
+    let preparing = jobs.iter_mut().map(|job| prepare(job, rows, can_wait, count, hint, &progress));
+    // The first that fails ends the others: their connections are closed, and their servers roll back.
+    let outcomes = try_join_all(preparing).await?;
+    let committing = jobs.iter_mut().map(|job| sqlx::raw_sql("COMMIT").execute(&mut job.target.connection));
+    let committed = join_all(committing).await;
+    let names = |is_done: bool| {
+        let those = jobs.iter().zip(&committed).filter(|(_, done)| done.is_ok() == is_done);
+        those.map(|(job, _)| job.target.name()).collect::<Vec<_>>().join(", ")
+    };
+    if let Some(Err(error)) = committed.iter().find(|done| done.is_err()) {
+        let done = names(true);
+        let body = if done.is_empty() { String::new() } else { format!("  committed before: {done}") };
+        bail!(
+            Failure::new(Exit::Failed, format!("no answer to the commit of {}: {error}", names(false)))
+                .body(body)
+                .hint(format!("{hint} does what is missing"))
+        );
+    }
+    drop(progress);
+    let analyzing = Waiting::new("counting values for the planner (ANALYZE)");
+    let analysing = jobs.iter_mut().zip(&outcomes).map(async |(job, outcome)| {
+        let done = analyse(&mut job.target.connection, outcome).await;
+        done.map_err(|error| format!("`{}` was not analysed: {error}", job.target.name()))
+    });
+    let analysed = join_all(analysing).await;
+    drop(analyzing);
+    for note in analysed.into_iter().filter_map(Result::err) {
+        ui::tell(format!("note: {note}"));
+    }
+    Ok(outcomes)
+}
+
+/// The tables that were filled, and no other: all of them with the catalogs would take longer than many a seed.
+async fn analyse(connection: &mut PgConnection, outcome: &Outcome) -> Result<(), sqlx::Error> {
+    let tables: Vec<String> = outcome.files.iter().flat_map(|file| &file.tables).map(u32::to_string).collect();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let names =
+        format!("SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE oid IN ({})", tables.join(", "));
+    let names: Option<String> = sqlx::raw_sql(AssertSqlSafe(names)).fetch_one(&mut *connection).await?.try_get(0)?;
+    if let Some(names) = names {
+        sqlx::raw_sql(AssertSqlSafe(format!("ANALYZE {names}"))).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Everything but the commit.
+async fn prepare(
+    job: &mut Job<'_>,
+    rows: Rows,
+    can_wait: bool,
+    count: usize,
+    hint: &str,
+    progress: &Progress,
+) -> Result<Outcome> {
+    let begun = Instant::now();
+    let name = job.target.name().to_owned();
+    let connection = &mut job.target.connection;
+    // A server notices that its client is gone only when it is told to look: else a killed run's work goes on for minutes.
+    let begin = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{TABLE_PATIENCE}'; SET LOCAL xtask.scale = '{}'; \
+         SELECT set_config(name, '200', true) FROM pg_settings WHERE name = 'client_connection_check_interval'",
+        job.scale
+    );
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
+    lock(connection, &name, can_wait, progress).await?;
+    let now = record::read(connection).await?;
+    if now != job.recorded {
+        if rows == Rows::Keep && State::of(&job.files, &now, job.scale) == State::Same {
+            return Ok(Outcome { files: Vec::new(), took: begun.elapsed(), was_done: true });
+        }
+        bail!(
+            Failure::new(
+                Exit::Failed,
+                format!("`{name}` was seeded by somebody else in the meantime, nothing was changed")
+            )
+            .hint(format!("{hint} again"))
+        );
+    }
+    if rows == Rows::Empty {
+        progress.say(&name, Some("empties its tables".into()));
+        let dying = record::dying(connection, &now, &csv_tables(&job.files)).await?;
+        if let Some(truncate) = truncate(&dying) {
+            sqlx::raw_sql(AssertSqlSafe(truncate)).execute(&mut *connection).await.map_err(|error| {
+                failed(&name, "emptying its tables", count, of_server(&error), hint).unwrap_or_else(|| error.into())
+            })?;
+        }
+    }
+    let mut before = inserted(connection).await?;
+    let mut filled = Vec::new();
+    for (index, file) in job.files.iter().enumerate() {
+        let place = format!("{} ({} of {})", file.name, index + 1, job.files.len());
+        progress.say(&name, Some(place.clone()));
+        let done = one(connection, file, |bytes| {
+            let (sent, all) = (units::megabytes(bytes), units::megabytes(file.bytes));
+            progress.say(&name, Some(format!("{place}, {sent} of {all}")));
+        });
+        if let Err(Stopped { error, trouble }) = done.await {
+            let failure = failed(&name, &format!("`{}`", file.name), count, trouble, hint);
+            return Err(failure.unwrap_or_else(|| error.context(format!("`{}` of `{name}` failed", file.name))));
+        }
+        let after = inserted(connection).await?;
+        let more = |(table, rows): (&u32, &u64)| {
+            let more = rows.saturating_sub(before.get(table).copied().unwrap_or(0));
+            (more > 0).then_some((*table, more))
+        };
+        let (tables, counts): (Vec<u32>, Vec<u64>) = after.iter().filter_map(more).unzip();
+        filled.push(Filled {
+            file: file.name.clone(),
+            checksum: file.checksum.clone(),
+            rows: counts.iter().sum(),
+            tables,
+        });
+        before = after;
+    }
+    // What is checked at the commit is checked while all can still roll back.
+    sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *connection).await.map_err(|error| {
+        let trouble = of_server(&error);
+        failed(&name, "a deferred constraint", count, trouble, hint).unwrap_or_else(|| error.into())
+    })?;
+    record::write(connection, &now.schema, job.scale, &filled).await?;
+    progress.say(&name, None);
+    Ok(Outcome { files: filled, took: begun.elapsed(), was_done: false })
+}
+
+pub fn csv_tables(seeds: &[SeedFile]) -> Vec<String> {
+    let tables = seeds.iter().filter_map(|file| match &file.kind {
+        Kind::Csv(table) => Some(table.clone()),
+        Kind::Sql => None,
+    });
+    tables.collect()
+}
+
+fn truncate(dying: &[Dying]) -> Option<String> {
+    let tables: Vec<&str> = dying.iter().map(|dying| dying.table.as_str()).collect();
+    (!tables.is_empty()).then(|| format!("TRUNCATE {} RESTART IDENTITY CASCADE", tables.join(", ")))
+}
+
+/// Why a file did not go through, and where in it.
+struct Stopped {
+    error: anyhow::Error,
+    trouble: Option<Trouble>,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stopped {
+    fn from(error: E) -> Stopped {
+        Stopped { error: error.into(), trouble: None }
+    }
+}
+
+async fn one(connection: &mut PgConnection, file: &SeedFile, sent: impl FnMut(u64)) -> Result<(), Stopped> {
+    match &file.kind {
+        Kind::Sql => {
+            let text = files::text(file)?;
+            // Every statement that succeeds says so, which tells the one that does not.
+            let mut done = 0;
+            let mut results = sqlx::raw_sql(AssertSqlSafe(text)).fetch_many(&mut *connection);
+            loop {
+                match results.try_next().await {
+                    Ok(Some(result)) => done += usize::from(result.is_left()),
+                    Ok(None) => break,
+                    Err(error) => {
+                        let text = files::text(file)?;
+                        let trouble = of_database(&error).map(|said| trouble::of_sql(&file.shown, &text, done, said));
+                        return Err(Stopped { error: error.into(), trouble });
+                    }
+                }
+            }
+        }
+        Kind::Csv(table) => {
+            let columns = csv::header(&file.path)?.map_err(anyhow::Error::msg)?;
+            let statement = csv::statement(table, &columns);
+            if let Err(error) = csv::copy(connection, file, &statement, sent).await {
+                let said = error.downcast_ref::<sqlx::Error>().and_then(of_database);
+                let trouble = said.map(|said| trouble::of_csv(&file.shown, said));
+                return Err(Stopped { error, trouble });
+            }
+        }
+    }
+    if file.has_changed() {
+        return Err(anyhow::anyhow!("`{}` was changed while it was read", file.shown.display()).into());
+    }
+    Ok(())
+}
+
+fn of_database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+}
+
+fn of_server(error: &sqlx::Error) -> Option<Trouble> {
+    of_database(error).map(|said| Trouble { body: format!("  {}", said.message()), ..Trouble::default() })
+}
+
+fn failed(name: &str, what: &str, count: usize, trouble: Option<Trouble>, hint: &str) -> Option<anyhow::Error> {
+    let trouble = trouble?;
+    let nothing = match count {
+        1 => "nothing was changed".to_owned(),
+        _ => format!("nothing was changed in any of the {count} databases"),
+    };
+    let hint = match trouble.remedy {
+        Some(Remedy::Migrate) => {
+            format!("`cargo xtask migrate` makes tables, if it is one of a migration; then {hint}")
+        }
+        Some(Remedy::Again) => format!("where rows are in the way that the seeds did not make: {hint} with `--again`"),
+        Some(Remedy::Unlock) => format!("somebody holds a table of `{name}`: end it, and run {hint} again"),
+        None => format!("mend the file and run {hint} again"),
+    };
+    let failure = Failure::new(Exit::Failed, format!("{what} of `{name}` failed, {nothing}")).body(trouble.body);
+    Some(failure.hint(hint).into())
+}
+
+/// The rows that this transaction put into each table.
+async fn inserted(connection: &mut PgConnection) -> Result<BTreeMap<u32, u64>> {
+    let sql = "SELECT relid::bigint, n_tup_ins FROM pg_stat_xact_user_tables \
+        WHERE n_tup_ins > 0 AND schemaname NOT LIKE 'pg\\_temp\\_%' AND relname <> '_xtask_seeds'";
+    let mut tables = BTreeMap::new();
+    for row in sqlx::query(sql).fetch_all(connection).await? {
+        tables.insert(u32::try_from(row.try_get::<i64, _>(0)?)?, u64::try_from(row.try_get::<i64, _>(1)?)?);
+    }
+    Ok(tables)
+}
+
+/// Waits until no other seed works on the database, and says for whom.
+async fn lock(connection: &mut PgConnection, name: &str, can_wait: bool, progress: &Progress) -> Result<()> {
+    let mut told = false;
+    loop {
+        let tried = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)").bind(LOCK);
+        if tried.fetch_one(&mut *connection).await? {
+            return Ok(());
+        }
+        if !told || !can_wait {
+            let holder = holder(connection).await.context("cannot ask who holds the lock")?;
+            let Some(holder) = holder else { continue };
+            let held = format!("another seed works on `{name}`: {holder}");
+            if !can_wait {
+                bail!(Failure::new(Exit::Failed, held).hint("wait for it, or run this without `--no-wait`"));
+            }
+            ui::tell(format!("waiting: {held}"));
+            progress.say(name, Some(format!("waits for {holder}")));
+            told = true;
+        }
+        tokio::time::sleep(LOCK_INTERVAL).await;
+    }
+}
+
+async fn holder(connection: &mut PgConnection) -> Result<Option<String>> {
+    let sql = "SELECT pid, application_name, to_char(xact_start, 'HH24:MI:SS') || ' UTC' \
+        FROM pg_locks JOIN pg_stat_activity USING (pid) \
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid::bigint = $1 >> 32 \
+        AND objid::bigint = $1 & 4294967295 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let mut rows = sqlx::query(sql).bind(LOCK).fetch(connection);
+    let Some(row) = rows.next().await.transpose()? else { return Ok(None) };
+    let (pid, application): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    let since = row.try_get::<Option<String>, _>(2)?.map_or_else(String::new, |since| format!(", since {since}"));
+    Ok(Some(format!("`{application}`, server process {pid}{since}")))
+}
