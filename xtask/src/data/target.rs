@@ -12,7 +12,6 @@ use crate::stack::{Service, Stack};
 use crate::ui::{Exit, Failure};
 
 #[derive(Debug)]
-#[allow(dead_code, reason = "the way in is for verbs that need a second connection")]
 pub struct Target<'a> {
     pub service: &'a Service,
     pub postgres: &'a Postgres,
