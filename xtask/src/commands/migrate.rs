@@ -19,8 +19,10 @@ use crate::data::migrate::locks::Timeouts;
 use crate::data::migrate::plan::{self, Back, Direction, Gaps, State, Step};
 use crate::data::migrate::{Fate, Set, script, source};
 use crate::data::target;
-use crate::engine::Engine;
+use crate::engine::plan::Action;
+use crate::engine::{self, Engine};
 use crate::files;
+use crate::instance::known::Known;
 use crate::ui::{self, Exit, Failure, progress::Waiting, table, units};
 
 pub async fn run(cx: &Context, args: &MigrateArgs) -> Result<Exit> {
@@ -59,6 +61,8 @@ async fn open<'a>(cx: &'a Context, names: &[String]) -> Result<Set<'a>> {
     };
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
     let targets = target::open(&engine, &cx.stack, names).await?;
+    // What `up` takes for known may be about to change.
+    Known::forget(&instance)?;
     Set::read(&cx.repository.root, targets).await
 }
 
@@ -73,19 +77,39 @@ fn gaps(fill: bool) -> Gaps {
     if fill { Gaps::Filled } else { Gaps::Refused }
 }
 
-/// As part of `up`, for databases that are ready: what was applied, by database.
-pub async fn of_up(cx: &Context, names: &[String]) -> Result<Vec<Ran>> {
-    let written = cx.stack.databases().filter(|(service, postgres)| {
+/// As part of `up`, for databases that are ready: what was applied, by database. A server that was found migrated is not
+/// asked again while it runs and the files are the same.
+pub async fn of_up(cx: &Context, steps: &[engine::plan::Step<'_>]) -> Result<Vec<Ran>> {
+    let Some(instance) = cx.instance()? else { return Ok(Vec::new()) };
+    let mut known = Known::read(&instance);
+    let (mut names, mut proven) = (Vec::new(), Vec::new());
+    for step in steps {
+        let Some(postgres) = step.service.postgres() else { continue };
         // A database that has no migrations yet is no reason not to start.
-        let has_folder = postgres.migrations.iter().any(|folder| cx.repository.root.join(folder).is_dir());
-        names.contains(&service.short_name) && has_folder
-    });
-    let names: Vec<String> = written.map(|(service, _)| service.short_name.clone()).collect();
+        if !postgres.migrations.iter().any(|folder| cx.repository.root.join(folder).is_dir()) {
+            continue;
+        }
+        let name = &step.service.short_name;
+        if let Action::Keep { running } = &step.action {
+            let subject = format!("migrations of {name}");
+            let state = format!("{} {}", running.identity(), source::state(&cx.repository.root, &postgres.migrations)?);
+            if known.holds(&subject, &state) {
+                continue;
+            }
+            proven.push((subject, state));
+        }
+        names.push(name.clone());
+    }
     if names.is_empty() {
         return Ok(Vec::new());
     }
     let mut set = open(cx, &names).await?;
-    set.apply(Gaps::Refused, Fate::Shared, timeouts(&MigrateTimeouts::default())).await
+    let ran = set.apply(Gaps::Refused, Fate::Shared, timeouts(&MigrateTimeouts::default())).await?;
+    for (subject, state) in proven {
+        known.note(&subject, &state);
+    }
+    known.write(&instance)?;
+    Ok(ran)
 }
 
 async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {

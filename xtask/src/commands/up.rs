@@ -90,9 +90,7 @@ async fn migrate(cx: &Context, args: &UpArgs, steps: &[Step<'_>], results: &mut 
     if args.no_migrate || results.iter().any(Result::is_err) {
         return Migrated::default();
     }
-    let databases = steps.iter().filter(|step| step.service.postgres().is_some());
-    let names: Vec<String> = databases.map(|step| step.service.short_name.clone()).collect();
-    let ran = match super::migrate::of_up(cx, &names).await {
+    let ran = match super::migrate::of_up(cx, steps).await {
         Ok(ran) => ran,
         Err(error) => return Migrated { error: Some(error), ..Migrated::default() },
     };

@@ -73,6 +73,11 @@ impl Server {
         Some((door, login))
     }
 
+    /// Which run of which server this is.
+    pub fn identity(&self) -> String {
+        format!("{} {} {} {}", self.cluster_name, self.pid, self.started, self.port)
+    }
+
     /// The program that runs, where it is a file of this machine.
     pub fn program(&self) -> Option<&PathBuf> {
         match &self.home {

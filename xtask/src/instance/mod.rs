@@ -4,6 +4,7 @@
 //! changing it) and a folder for each service. Only where the servers' user cannot reach the checkout (root's home, for
 //! a start) do the service folders lie elsewhere, and `instance.json` says where.
 
+pub mod known;
 pub mod lock;
 pub mod registry;
 pub mod server_user;

@@ -28,6 +28,7 @@ on_both_engines! {
     two_at_once_and_down_in_between_leave_one_whole_stack
     interrupted_or_killed_the_next_up_works
     the_other_engine_is_refused_and_explained
+    the_whole_set_is_migrated_seeded_checked_and_reverted
 }
 
 fn everyday_verbs_do_what_they_say(engine: Engine) {
@@ -207,6 +208,25 @@ fn the_other_engine_is_refused_and_explained(engine: Engine) {
     checkout.run(&["stop"]).ok();
     checkout.run(&["up", "redis", "--engine", other]).exits(4);
     checkout.run(&["down", "--volumes", "--yes", "--discard"]).ok();
+}
+
+fn the_whole_set_is_migrated_seeded_checked_and_reverted(engine: Engine) {
+    let Some(checkout) = Checkout::on(engine) else { return };
+    checkout.run(&["up", "--without", "pubsub"]).ok().says("9 services ready").says("5 migrations");
+    checkout.run(&["up", "--without", "pubsub"]).ok().says("unchanged");
+    checkout.run(&["migrate", "check"]).ok();
+    checkout.run(&["seed"]).ok().says("8 databases seeded");
+    checkout.run(&["seed"]).ok().says("unchanged");
+    checkout.run(&["check", "references"]).ok();
+    checkout.sql("learning", "ALTER TABLE learning_sessions ADD COLUMN by_hand integer");
+    checkout.run(&["migrate", "check", "learning"]).exits(3).says("by_hand");
+    checkout.sql("learning", "ALTER TABLE learning_sessions DROP COLUMN by_hand");
+    checkout.run(&["migrate", "revert", "--steps", "1"]).exits(4).says("--yes");
+    checkout.run(&["migrate", "revert", "--steps", "1", "--yes"]).ok();
+    checkout.run(&["migrate", "check"]).exits(3).says("pending");
+    checkout.run(&["up", "--without", "pubsub"]).ok().says("1 migration");
+    checkout.run(&["migrate", "check"]).ok();
+    checkout.run(&["up", "--without", "pubsub"]).ok().says("unchanged");
 }
 
 /// One checkout, the same ports and settings, first on one engine, then on the other: all that leaves the helper is equal.

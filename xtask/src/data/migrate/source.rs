@@ -1,8 +1,10 @@
 //! Migrations as their files say them. Format and names are sqlx's; what sqlx would pass over in silence is a fault here.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use sha2::{Digest, Sha384};
 
 use super::fault::{Fault, FaultKind};
@@ -47,6 +49,22 @@ impl Script {
         let no_transaction = text.starts_with(script::NO_TRANSACTION);
         Script { path, text, checksum, no_transaction }
     }
+}
+
+/// What tells whether files may have changed, without reading them: names, sizes and times.
+pub fn state(root: &Path, folders: &[PathBuf]) -> Result<String> {
+    let mut parts = Vec::new();
+    for folder in folders {
+        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
+        for entry in entries {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            let time = (metadata.mtime(), metadata.mtime_nsec());
+            parts.push(format!("{} {} {time:?}", entry.path().display(), metadata.len()));
+        }
+    }
+    parts.sort();
+    Ok(files::short_hash(parts.iter().map(String::as_str)))
 }
 
 /// The table of sqlx, for the first source of a database.

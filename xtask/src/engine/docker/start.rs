@@ -16,6 +16,7 @@ use crate::engine::postgres::{self, Denied, Door, Login};
 use crate::engine::readiness::{Probe, poll};
 use crate::engine::server::Server;
 use crate::engine::{http, pubsub, redis};
+use crate::instance::known::Known;
 use crate::instance::lock::Lock;
 use crate::ports::{self, Conflict};
 use crate::stack::{Kind, Service};
@@ -227,6 +228,7 @@ impl Docker<'_> {
     ) -> Result<Vec<Result<Started>>> {
         let fresh = self.fill_volumes(steps, prepared, lock).await?;
         let progress = RefCell::new(Progress::default());
+        let known = Known::read(self.instance);
         let compose = async {
             let result = self.start_containers(steps, lock).await;
             let containers = containers::of_project(&self.project).await;
@@ -238,7 +240,7 @@ impl Docker<'_> {
             let begun = Instant::now();
             let is_new = fresh.contains(&step.service.short_name);
             let result = match &step.action {
-                Action::Keep { running } => self.verify(step.service, running, cap).await,
+                Action::Keep { running } => self.verify(step.service, running, &known, cap).await,
                 _ => self.await_answer(step, is_new, cap, &progress).await,
             };
             waiting.done(&step.service.short_name);
@@ -257,10 +259,18 @@ impl Docker<'_> {
             }
         };
         let all = futures_util::future::join(compose, futures_util::future::join_all(polls));
-        tokio::select! {
-            ((), results) = all => Ok(results),
+        let results = tokio::select! {
+            ((), results) = all => results,
             () = watch => bail!("stopped waiting"),
+        };
+        let mut proven = known.clone();
+        for (step, result) in steps.iter().zip(&results) {
+            if let (Action::Keep { running }, Ok(_)) = (&step.action, result) {
+                proven.note(&login_subject(step.service), &running.identity());
+            }
         }
+        proven.write(self.instance)?;
+        Ok(results)
     }
 
     /// Gives each new volume its cluster; the short names of the services that got one.
@@ -334,17 +344,26 @@ impl Docker<'_> {
         client::checked(ran).map(drop)
     }
 
-    /// A server that runs already answers. Which one it is, the engine knows: it publishes the port.
-    async fn verify(&self, service: &Service, running: &Server, cap: Duration) -> Result<Started> {
-        let answered = poll(cap, async || match &service.kind {
-            Kind::Postgres(_) => postgres::ping(running.port).await,
-            _ => Ok(match self.probe(service, running.port, None).await? {
-                Probe::Ready(_) => Probe::Ready(()),
-                Probe::NotYet(status) => Probe::NotYet(status),
-            }),
-        });
-        answered.await.with_context(|| format!("`{}` does not answer", service.short_name))?;
-        Ok(Started::default())
+    /// A server that runs already answers. One whose login and database were proven is asked no more than whether it takes
+    /// logins: the password's hash is most of what a login costs.
+    async fn verify(&self, service: &Service, running: &Server, known: &Known, cap: Duration) -> Result<Started> {
+        if matches!(service.kind, Kind::Postgres(_)) && known.holds(&login_subject(service), &running.identity()) {
+            let answered = poll(cap, async || postgres::ping(running.port).await);
+            answered.await.with_context(|| format!("`{}` does not answer", service.short_name))?;
+            return Ok(Started::default());
+        }
+        let ask = async || poll(cap, async || self.probe(service, running.port, running.login.as_ref()).await).await;
+        let asked = ask().await.with_context(|| format!("`{}` does not answer", service.short_name))?;
+        let (version, notes) = match asked {
+            Ok(version) => (version, Vec::new()),
+            // An interrupted `up` came no further, or somebody dropped the role or the database.
+            Err(denied) => {
+                let container = running.container().context("it runs in no container")?;
+                let notes = self.mend(service, container, running.port, denied).await?;
+                (ask().await?.map_err(|denied| refused(service, denied))?, notes)
+            }
+        };
+        Ok(Started { version, notes, ..Started::default() })
     }
 
     /// Asks a server that is about to start until it answers; an error once its container has ended, or Compose has failed.
@@ -536,6 +555,10 @@ impl std::fmt::Display for ComposeFailed {
 
 impl std::error::Error for Ended {}
 impl std::error::Error for ComposeFailed {}
+
+fn login_subject(service: &Service) -> String {
+    format!("login of {}", service.short_name)
+}
 
 fn ready(probe: Probe<()>) -> Probe<Result<String, Denied>> {
     match probe {
