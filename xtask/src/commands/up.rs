@@ -346,8 +346,16 @@ fn report(
             let database = steps.iter().find(|step| step.service.postgres().is_some());
             let psql = database
                 .map_or_else(String::new, |step| format!(", `cargo xtask{option} psql {}`", step.service.short_name));
+            let has_seeds = |step: &&Step<'_>| {
+                let seeds = step.service.postgres().map(|postgres| cx.repository.root.join(&postgres.seeds));
+                step.action == Action::Create && seeds.is_some_and(|seeds| seeds.is_dir())
+            };
+            let seed = match steps.iter().any(|step| has_seeds(&step)) {
+                true => format!("`cargo xtask{option} seed`, "),
+                false => String::new(),
+            };
             ui::tell(format!(
-                "\n{} ready in {}. Next: `cargo xtask status{option}`, `cargo xtask env{option}`{psql}",
+                "\n{} ready in {}. Next: {seed}`cargo xtask status{option}`, `cargo xtask env{option}`{psql}",
                 units::plural(ready, "service"),
                 units::seconds(begun.elapsed())
             ));
