@@ -9,6 +9,7 @@ use xshell::cmd;
 
 use super::{Finding, Level};
 use crate::engine::Engine;
+use crate::engine::docker::images;
 use crate::engine::server::Server;
 use crate::files;
 use crate::stack::{Kind, Service, Stack};
@@ -83,6 +84,9 @@ pub async fn versions(stack: &Stack, toolbox: Option<&Toolbox>, engine: Option<&
         findings.push(Finding::new("pins-differ", Level::Info, text));
     }
     let Some(engine) = engine else { return Ok(findings) };
+    if let Engine::Docker(_) = engine {
+        findings.extend(images_that_differ(stack).await?);
+    }
     let running = engine.running(stack).await?;
     let asked = running.iter().map(async |server: &Server| {
         let service = stack.service(&server.service)?;
@@ -107,6 +111,26 @@ pub async fn versions(stack: &Stack, toolbox: Option<&Toolbox>, engine: Option<&
             .map(|(text, names)| Finding::new("version-drift", Level::Info, format!("{}: {text}", names.join(", ")))),
     );
     Ok(findings)
+}
+
+/// Images that hold another version than their tag says: named by a tag that has moved, or by `.env`.
+async fn images_that_differ(stack: &Stack) -> Result<Vec<Finding>> {
+    let services: Vec<&Service> = stack.core().collect();
+    let (found, _) = images::find(stack, &services, true).await?;
+    let differing = services.iter().filter_map(|service| {
+        let held = found.get(&stack.image_of(service))?.version()?;
+        let pinned = pinned(service);
+        (!pinned.is_empty() && parts(held) != parts(&pinned)).then(|| {
+            let name = &service.short_name;
+            Finding::new(
+                "image-drift",
+                Level::Warning,
+                format!("{name}: the image holds {held}, and {pinned} is pinned"),
+            )
+            .fix(format!("`docker pull {}`, then `cargo xtask up`", stack.image_of(service)))
+        })
+    });
+    Ok(differing.collect())
 }
 
 /// The version that a service's image is tagged with: `18.6` of `18.6-alpine3.24`.

@@ -380,3 +380,21 @@ fn a_stale_compose_file_is_written_anew() {
     let text = fs::read_to_string(checkout.root.join("docker/effect/compose.yaml")).unwrap();
     assert!(text.contains("# users\n") && !text.contains("of-this-machine"));
 }
+
+#[test]
+fn doctor_tells_of_an_image_that_holds_another_version() {
+    let Some(mut checkout) = Checkout::on(Engine::Docker) else { return };
+    checkout.run(&["up", "learning"]).ok();
+    // A stand-in for Redis may be older than its tag.
+    checkout.run(&["doctor"]).silent_about("learning: the image holds");
+    // A tag that has moved: it says 18.6 and holds 18.5.
+    let image = checkout.environment["POSTGRES_IMAGE"].clone();
+    let moved = format!("{}-moved:18.6-alpine3.24", checkout.project());
+    let container = docker(&["create", &image]).trim().to_owned();
+    docker(&["commit", "--change", "ENV PG_VERSION=18.5-1", &container, &moved]);
+    docker(&["rm", &container]);
+    checkout.environment.insert("POSTGRES_IMAGE".into(), moved.clone());
+    let ran = checkout.run(&["doctor"]);
+    docker(&["image", "rm", &moved]);
+    ran.exits(3).says("image-drift").says("learning: the image holds 18.5, and 18.6 is pinned");
+}

@@ -24,6 +24,14 @@ pub struct Image {
 }
 
 impl Image {
+    /// The version that it says it holds, as the official images do: `18.6`.
+    pub fn version(&self) -> Option<&str> {
+        let names = ["PG_VERSION=", "REDIS_VERSION="];
+        let value = self.environment.iter().find_map(|line| names.iter().find_map(|name| line.strip_prefix(name)))?;
+        // Debian's and Alpine's own numbering follows.
+        value.split('-').next()
+    }
+
     /// Whether it keeps PostgreSQL's data where the official image does, and is started by the same entrypoint: then it takes
     /// a cluster that is initialised already.
     pub fn is_official_postgres(&self, major: u32) -> bool {
