@@ -53,18 +53,18 @@ impl Script {
 
 /// What tells whether files may have changed, without reading them: names, sizes and times.
 pub fn state(root: &Path, folders: &[PathBuf]) -> Result<String> {
-    let mut parts = Vec::new();
+    let mut found = Vec::new();
     for folder in folders {
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
         for entry in entries {
             let entry = entry?;
             let metadata = entry.metadata()?;
-            let time = (metadata.mtime(), metadata.mtime_nsec());
-            parts.push(format!("{} {} {time:?}", entry.path().display(), metadata.len()));
+            let name = entry.file_name().to_string_lossy().into_owned();
+            found.push((name, metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
         }
     }
-    parts.sort();
-    Ok(files::short_hash(parts.iter().map(String::as_str)))
+    found.sort();
+    Ok(files::short_hash([format!("{folders:?} {found:?}").as_str()]))
 }
 
 /// The table of sqlx, for the first source of a database.

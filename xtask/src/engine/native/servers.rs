@@ -14,6 +14,7 @@ use super::record::Record;
 use crate::engine::postgres::Login;
 use crate::files;
 use crate::instance::{Instance, registry};
+use crate::stack::model::ConfigFile;
 use crate::stack::{Kind, Repository, Service};
 
 /// The longest path of a Unix socket: `sun_path` is 104 bytes on macOS, 108 on Linux, with the closing zero.
@@ -26,12 +27,20 @@ pub const ADDRESS: &str = "127.0.0.1";
 pub struct Blueprint {
     pub arguments: Vec<String>,
     pub environment: BTreeMap<String, String>,
-    /// A configuration file to be written into the service's folder before the start.
-    pub config: Option<(PathBuf, String)>,
+    /// The configuration file, to be copied into the service's folder before the start.
+    pub config: Option<Config>,
     pub fingerprint: String,
     pub login: Option<Login>,
     pub sockets: Option<PathBuf>,
     pub project: Option<String>,
+}
+
+/// A configuration file of the stack and its copy for one server.
+#[derive(Debug)]
+pub struct Config {
+    pub source: PathBuf,
+    pub copy: PathBuf,
+    hash: String,
 }
 
 /// The folder of the sockets: in the data folder, or in `/tmp` where the path would be too long. Never in `TMPDIR`, which
@@ -79,7 +88,7 @@ pub fn blueprint(repository: &Repository, instance: &Instance, service: &Service
             Blueprint {
                 arguments: ["-D".to_owned(), text(&data)].into_iter().chain(settings).collect(),
                 environment,
-                config: Some((config, read_config(repository, &postgres.config.path)?)),
+                config: Some(Config::new(repository, &postgres.config, config)),
                 fingerprint: String::new(),
                 login: Some(Login {
                     user: postgres.user.clone(),
@@ -106,7 +115,7 @@ pub fn blueprint(repository: &Repository, instance: &Instance, service: &Service
             Blueprint {
                 arguments: [text(&config)].into_iter().chain(options).collect(),
                 environment,
-                config: Some((config, read_config(repository, &redis.config.path)?)),
+                config: Some(Config::new(repository, &redis.config, config)),
                 fingerprint: String::new(),
                 login: None,
                 sockets: None,
@@ -140,16 +149,23 @@ pub fn blueprint(repository: &Repository, instance: &Instance, service: &Service
     Ok(Some(blueprint.with_fingerprint(port)))
 }
 
-fn read_config(repository: &Repository, path: &Path) -> Result<String> {
-    files::read_text(&repository.root.join(path))
-        .map_err(|problem| anyhow::anyhow!("{}", problem.found))
-        .with_context(|| format!("cannot read `{}`", path.display()))
+impl Config {
+    fn new(repository: &Repository, file: &ConfigFile, copy: PathBuf) -> Config {
+        Config { source: repository.root.join(&file.path), copy, hash: file.hash.clone() }
+    }
+
+    pub fn write(&self) -> Result<()> {
+        let text = files::read_text(&self.source)
+            .map_err(|problem| anyhow::anyhow!("{}", problem.found))
+            .with_context(|| format!("cannot read `{}`", self.source.display()))?;
+        files::write_atomically(&self.copy, text.as_bytes(), 0o644)
+    }
 }
 
 impl Blueprint {
     /// The login is not part of it: another user, password or database needs no restart.
     fn with_fingerprint(mut self, port: u16) -> Blueprint {
-        let config = self.config.as_ref().map(|(_, text)| text.as_str());
+        let config = self.config.as_ref().map(|config| config.hash.as_str());
         let port = port.to_string();
         let parts = self.arguments.iter().map(String::as_str).chain(config).chain([port.as_str()]);
         self.fingerprint = files::short_hash(parts);

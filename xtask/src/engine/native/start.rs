@@ -313,8 +313,8 @@ impl Starter<'_> {
         files::create_folder(&folder)?;
         files::set_mode(&folder, if user.is_some() { 0o711 } else { 0o700 })?;
         let blueprint = blueprint(step)?;
-        if let Some((path, text)) = &blueprint.config {
-            files::write_atomically(path, text.as_bytes(), 0o644)?;
+        if let Some(config) = &blueprint.config {
+            config.write()?;
         }
         if let Some(sockets) = &blueprint.sockets {
             own_folder(sockets, instance)?;
