@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::containers::{self, Container};
 use super::images::{self, Image, MissingImage};
-use super::volumes::{self, CHECKOUT_LABEL, Content, INSTANCE_LABEL, NewVolume, SUPERUSER_LABEL, Volume};
-use super::{Docker, client, container_of, networks};
+use super::volumes::{self, CHECKOUT_LABEL, Content, INSTANCE_LABEL, NewVolume, SUPERUSER_LABEL};
+use super::{Docker, Look, client, container_of, networks};
 use crate::engine::plan::{Action, Started, Step};
 use crate::engine::postgres::{self, Denied, Door, Login};
 use crate::engine::readiness::{Probe, poll};
@@ -53,10 +53,10 @@ impl Docker<'_> {
     pub async fn prepare(&self, steps: &[Step<'_>], offline: bool) -> Result<Prepared> {
         let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
         let services: Vec<&Service> = starting.iter().map(|step| step.service).collect();
-        let (found, network, volumes) = tokio::join!(
+        let (found, network, look) = tokio::join!(
             images::find(self.stack, &services, offline),
             networks::check(self.stack, &self.project),
-            volumes::of_project(&self.project),
+            self.look(),
         );
         let (images, missing) = found?;
         if !missing.is_empty() {
@@ -64,13 +64,14 @@ impl Docker<'_> {
         }
         network?;
         let mut prepared = Prepared { images, ..Prepared::default() };
-        self.sort_volumes(&starting, &volumes?, &mut prepared).await?;
+        self.sort_volumes(&starting, &look?, &mut prepared).await?;
         self.check_space(prepared.fresh.len()).await?;
         Ok(prepared)
     }
 
     /// Which volumes are new, which hold a cluster, and whether each may be used: of this instance, of this major version.
-    async fn sort_volumes(&self, starting: &[&Step<'_>], volumes: &[Volume], prepared: &mut Prepared) -> Result<()> {
+    async fn sort_volumes(&self, starting: &[&Step<'_>], look: &Look, prepared: &mut Prepared) -> Result<()> {
+        let Look { containers, volumes } = look;
         let instance = &self.instance.identity;
         let mut refused: Vec<anyhow::Error> = Vec::new();
         let mut to_look_into = Vec::new();
@@ -99,7 +100,8 @@ impl Docker<'_> {
                 (None, None) => prepared.others.push(new),
                 (None, Some(_)) if is_ours => {}
                 // A container of the same configuration has run on it.
-                (_, Some(_)) if matches!(step.action, Action::Start) && self.has_container(service).await? => {}
+                (_, Some(_)) if matches!(step.action, Action::Start) && container_of(containers, service).is_some() => {
+                }
                 (_, Some(_)) => to_look_into.push((service, new, is_ours)),
             }
         }
@@ -113,11 +115,6 @@ impl Docker<'_> {
                 bail!(Failure::new(Exit::Refused, title).body(body))
             }
         }
-    }
-
-    async fn has_container(&self, service: &Service) -> Result<bool> {
-        let containers = containers::of_project(&self.project).await?;
-        Ok(container_of(&containers, service).is_some())
     }
 
     /// Looks into volumes whose content nobody knows: of another major version is refused, before the server's FATAL. Compose
@@ -173,7 +170,7 @@ impl Docker<'_> {
 
     /// Services whose volume was made by another major version than the manifest's: short name, found, wanted. Volumes of
     /// running servers are not looked into: those run.
-    pub async fn foreign_majors(&self, look: &super::Look) -> Result<Vec<(String, u32, u32)>> {
+    pub async fn foreign_majors(&self, look: &Look) -> Result<Vec<(String, u32, u32)>> {
         let databases = self.stack.databases().filter_map(|(service, postgres)| {
             let name = format!("{}_{}", self.project, service.volume.as_ref()?);
             let runs = container_of(&look.containers, service).is_some_and(Container::is_running);
@@ -338,8 +335,18 @@ impl Docker<'_> {
             client::change(&[&["unpause"][..], &paused].concat(), lock.share()?).await?;
         }
         let names = starting.iter().map(|step| step.service.name.as_str());
-        let up = ["up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"];
-        let arguments: Vec<&str> = up.into_iter().chain(names).collect();
+        // Containers that are there as they should be need no more than a start.
+        let (containers, hashes) = tokio::join!(containers::of_project(&self.project), self.hashes());
+        let (containers, hashes) = (containers?, hashes?);
+        let is_as_wanted = |step: &&Step<'_>| {
+            let container = container_of(&containers, step.service);
+            container.is_some_and(|container| Some(&container.config_hash) == hashes.get(&step.service.name))
+        };
+        let verb: &[&str] = match starting.iter().all(is_as_wanted) {
+            true => &["start"],
+            false => &["up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"],
+        };
+        let arguments: Vec<&str> = verb.iter().copied().chain(names).collect();
         let ran = self.compose().run(&arguments, Input::Held(lock.share()?)).await?;
         client::checked(ran).map(drop)
     }
