@@ -20,9 +20,12 @@ use crate::data::migrate::plan::{self, Back, Direction, Gaps, State, Step};
 use crate::data::migrate::{Fate, Set, script, source};
 use crate::data::target;
 use crate::engine::plan::Action;
+use crate::engine::server::{Observed, Server};
 use crate::engine::{self, Engine};
 use crate::files;
 use crate::instance::known::Known;
+use crate::stack::Service;
+use crate::stack::model::Postgres;
 use crate::ui::{self, Exit, Failure, progress::Waiting, table, units};
 
 pub async fn run(cx: &Context, args: &MigrateArgs) -> Result<Exit> {
@@ -91,13 +94,12 @@ pub async fn of_up(cx: &Context, steps: &[engine::plan::Step<'_>]) -> Result<Vec
         }
         let name = &step.service.short_name;
         if let Action::Keep { running } = &step.action {
-            let subject = format!("migrations of {name}");
-            let state = format!("{} {}", running.identity(), source::state(&cx.repository.root, &postgres.migrations)?);
+            let (subject, state) = known_state(cx, step.service, postgres, running)?;
             if known.holds(&subject, &state) {
                 continue;
             }
-            proven.push((subject, state));
         }
+        proven.push(step.service);
         names.push(name.clone());
     }
     if names.is_empty() {
@@ -105,11 +107,21 @@ pub async fn of_up(cx: &Context, steps: &[engine::plan::Step<'_>]) -> Result<Vec
     }
     let mut set = open(cx, &names).await?;
     let ran = set.apply(Gaps::Refused, Fate::Shared, timeouts(&MigrateTimeouts::default())).await?;
-    for (subject, state) in proven {
-        known.note(&subject, &state);
+    let observed = Engine::of(&cx.repository, &cx.stack, &instance).observe(&proven).await?;
+    for (service, observed) in proven.iter().zip(observed) {
+        if let (Ok(Observed::Running(server)), Some(postgres)) = (observed, service.postgres()) {
+            let (subject, state) = known_state(cx, service, postgres, &server)?;
+            known.note(&subject, &state);
+        }
     }
     known.write(&instance)?;
     Ok(ran)
+}
+
+/// What `up` notes of a database that it found migrated: this server, with these files.
+fn known_state(cx: &Context, service: &Service, postgres: &Postgres, server: &Server) -> Result<(String, String)> {
+    let files = source::state(&cx.repository.root, &postgres.migrations)?;
+    Ok((format!("migrations of {}", service.short_name), format!("{} {files}", server.identity())))
 }
 
 async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
