@@ -90,11 +90,7 @@ impl Present {
     pub fn live(&mut self, cx: &Context, service: &Service) -> Result<Live> {
         let configured = Live {
             port: service.port().number,
-            login: service.postgres().map(|postgres| Login {
-                user: postgres.user.clone(),
-                password: postgres.password.clone(),
-                database: postgres.database.clone(),
-            }),
+            login: service.postgres().map(Login::of),
             project: match &service.kind {
                 Kind::PubSub(pubsub) => Some(pubsub.project.clone()),
                 _ => None,

@@ -4,6 +4,7 @@
 pub mod choice;
 pub mod docker;
 pub mod http;
+pub mod limits;
 pub mod native;
 pub mod plan;
 pub mod postgres;

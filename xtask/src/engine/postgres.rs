@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::readiness::Probe;
+use crate::stack::model;
 
 /// What a client needs besides the address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,13 @@ pub struct Login {
     pub user: String,
     pub password: String,
     pub database: String,
+}
+
+impl Login {
+    /// As the configuration has it.
+    pub fn of(postgres: &model::Postgres) -> Login {
+        Login { user: postgres.user.clone(), password: postgres.password.clone(), database: postgres.database.clone() }
+    }
 }
 
 /// The way in.

@@ -84,6 +84,18 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
     error.downcast_ref::<Failure>().or_else(inner).map_or(Exit::Failed, |failure| failure.exit)
 }
 
+/// All errors in one: none is fine, one stands for itself, several get a title by their number.
+pub fn all_of(mut errors: Vec<anyhow::Error>, exit: Exit, title: impl Fn(usize) -> String) -> anyhow::Result<()> {
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        count => {
+            let body: String = errors.iter().map(rendered).collect();
+            Err(Failure::new(exit, title(count)).body(body).into())
+        }
+    }
+}
+
 /// The error as it is printed.
 pub fn rendered(error: &anyhow::Error) -> String {
     let mut text = format!("{} {}\n", paint(BAD.bold(), "error:"), error);

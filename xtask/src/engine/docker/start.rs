@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -15,20 +16,18 @@ use crate::engine::plan::{Action, Started, Step};
 use crate::engine::postgres::{self, Denied, Door, Login};
 use crate::engine::readiness::{Probe, poll};
 use crate::engine::server::Server;
-use crate::engine::{http, pubsub, redis};
+use crate::engine::{http, limits, pubsub, redis};
 use crate::instance::known::Known;
 use crate::instance::lock::Lock;
 use crate::ports::{self, Conflict};
 use crate::stack::{Kind, Service};
 use crate::tools::{self, Input};
-use crate::ui::{Exit, Failure, progress::Waiting, units};
+use crate::ui::{Exit, Failure, failure, progress::Waiting, units};
 
 /// Lines of a container's log that an error shows.
 const LOG_LINES: &str = "8";
 /// How often the containers themselves are looked at while their servers are asked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
-/// What one new database takes, in bytes: the copied cluster, and room to work.
-const NEW_DATABASE: u64 = 64_000_000;
 
 /// What was found to start with.
 #[derive(Debug, Default)]
@@ -106,15 +105,9 @@ impl Docker<'_> {
             }
         }
         refused.extend(self.look_into(to_look_into, prepared).await?);
-        match refused.len() {
-            0 => Ok(()),
-            1 => Err(refused.remove(0)),
-            count => {
-                let body: String = refused.iter().map(crate::ui::failure::rendered).collect();
-                let title = format!("the data of {count} services cannot be used, nothing was started");
-                bail!(Failure::new(Exit::Refused, title).body(body))
-            }
-        }
+        failure::all_of(refused, Exit::Refused, |count| {
+            format!("the data of {count} services cannot be used, nothing was started")
+        })
     }
 
     /// Looks into volumes whose content nobody knows: of another major version is refused, before the server's FATAL. Compose
@@ -132,21 +125,11 @@ impl Docker<'_> {
         for (service, volume, is_ours) in volumes {
             let content = contents.get(&volume.name).copied().unwrap_or(Content::Other);
             match (service.postgres(), content) {
-                (Some(postgres), Content::Cluster(major)) if major != postgres.major => refused.push(
-                    Failure::new(
-                        Exit::Refused,
-                        format!(
-                            "the data of `{}` are PostgreSQL {major}'s, and the manifest asks for {}",
-                            service.short_name, postgres.major
-                        ),
-                    )
-                    .body(format!("  volume {}\n  A server never starts on another major version's data.", volume.name))
-                    .hint(format!(
-                        "set `postgres.major = {major}` in {}, or dump with the old server and `cargo xtask down --volumes`",
-                        self.stack.manifest_file.display()
-                    ))
-                    .into(),
-                ),
+                (Some(postgres), Content::Cluster(major)) if major != postgres.major => {
+                    refused.push(
+                        limits::other_major(self.stack, service, major, &format!("volume {}", volume.name)).into(),
+                    );
+                }
                 (_, Content::Cluster(_)) => {}
                 (is_postgres, Content::Nothing) => {
                     if !is_ours {
@@ -196,17 +179,7 @@ impl Docker<'_> {
             return Ok(());
         }
         let folder = client::ask(&["info", "--format", "{{.DockerRootDir}}"]).await?;
-        let Ok(space) = rustix::fs::statvfs(folder.trim()) else { return Ok(()) };
-        let (free, needed) = (space.f_bavail * space.f_frsize, new as u64 * NEW_DATABASE);
-        if free < needed {
-            let (needed, free) = (units::megabytes(needed), units::megabytes(free));
-            bail!(
-                Failure::new(Exit::Failed, format!("{new} new databases need {needed}, and {free} are free"))
-                    .body(format!("  on the disk of Docker's volumes, {}", folder.trim()))
-                    .hint("free some space, or start fewer: `cargo xtask up learning redis`")
-            );
-        }
-        Ok(())
+        limits::check_space(Path::new(folder.trim()), new)
     }
 
     /// A name for a helper's container: one at a time in a project.
@@ -231,7 +204,7 @@ impl Docker<'_> {
             let containers = containers::of_project(&self.project).await;
             let mut progress = progress.borrow_mut();
             progress.containers = containers.unwrap_or_default();
-            progress.compose = Some(result.map_err(|error| crate::ui::failure::rendered(&error)));
+            progress.compose = Some(result.map_err(|error| failure::rendered(&error)));
         };
         let polls = steps.iter().map(async |step| {
             let begun = Instant::now();
@@ -272,43 +245,24 @@ impl Docker<'_> {
 
     /// Gives each new volume its cluster; the short names of the services that got one.
     async fn fill_volumes(&self, steps: &[Step<'_>], prepared: &Prepared, lock: &Lock) -> Result<Vec<String>> {
-        let mut filled = Vec::new();
-        let mut others = &prepared.others[..];
-        // All databases of a stack have the same image and login; were it otherwise, each group would have its template.
-        let mut groups: Vec<(&Service, Vec<NewVolume>)> = Vec::new();
-        for step in steps {
-            let Some(volume) = prepared.fresh.get(&step.service.short_name) else { continue };
-            let same = |(service, _): &&mut (&Service, Vec<NewVolume>)| {
-                self.stack.image_of(service) == self.stack.image_of(step.service)
-            };
-            match groups.iter_mut().find(same) {
-                Some((_, volumes)) => volumes.push(volume.clone()),
-                None => groups.push((step.service, vec![volume.clone()])),
-            }
-            filled.push(step.service.short_name.clone());
-        }
-        let mut copies = Vec::new();
-        for (index, (service, targets)) in groups.into_iter().enumerate() {
-            let reference = self.stack.image_of(service);
-            let (Some(postgres), Some(image)) = (service.postgres(), prepared.images.get(&reference)) else { continue };
-            let login = login_of(postgres);
-            let Some(template) = volumes::template(image, postgres.major, &login).await? else { continue };
-            let container = self.container(&format!("copy-{index}"));
-            volumes::make(&template, &targets, others, &reference, &container).await?;
-            others = &[];
-            copies.push(container);
-        }
-        if copies.is_empty() {
+        let filled: Vec<String> = prepared.fresh.keys().cloned().collect();
+        // All databases of a stack have one image and one login, so one template is for all.
+        let Some((service, postgres)) =
+            self.stack.databases().find(|(service, _)| filled.contains(&service.short_name))
+        else {
             return Ok(filled);
-        }
-        // Compose makes the containers while their volumes are being filled.
-        let fill = async {
-            for container in &copies {
-                volumes::fill(container, lock.share()?).await?;
-            }
-            Ok::<_, anyhow::Error>(())
         };
-        let (done, _created) = tokio::join!(fill, self.create_containers(steps, lock));
+        let reference = self.stack.image_of(service);
+        let image = prepared.images.get(&reference).context("its image was not looked for")?;
+        let Some(template) = volumes::template(image, postgres.major, &Login::of(postgres)).await? else {
+            return Ok(filled);
+        };
+        let targets: Vec<NewVolume> = prepared.fresh.values().cloned().collect();
+        let container = self.container("copy");
+        volumes::make(&template, &targets, &prepared.others, &reference, &container).await?;
+        // Compose makes the containers while their volumes are being filled.
+        let (done, _created) =
+            tokio::join!(volumes::fill(&container, lock.share()?), self.create_containers(steps, lock));
         done.map(|()| filled)
     }
 
@@ -383,7 +337,7 @@ impl Docker<'_> {
     ) -> Result<Started> {
         let service = step.service;
         let port = service.port().number;
-        let login = service.postgres().map(login_of);
+        let login = service.postgres().map(Login::of);
         let begun = Instant::now();
         let ask = async |login: Option<&Login>| {
             poll(cap, async || {
@@ -517,7 +471,7 @@ impl Docker<'_> {
     /// for none, the rest by the door that every client has.
     async fn mend(&self, service: &Service, container: &Container, port: u16, denied: Denied) -> Result<Vec<String>> {
         let postgres = service.postgres().context("it is no PostgreSQL")?;
-        let wanted = login_of(postgres);
+        let wanted = Login::of(postgres);
         let mut changed = Vec::new();
         if denied == Denied::Login {
             let volumes = volumes::of_project(&self.project).await?;
@@ -576,10 +530,6 @@ fn ready(probe: Probe<()>) -> Probe<Result<String, Denied>> {
 
 fn refused(service: &Service, denied: Denied) -> anyhow::Error {
     anyhow!("`{}` refuses the login: {denied:?}", service.short_name)
-}
-
-fn login_of(postgres: &crate::stack::model::Postgres) -> Login {
-    Login { user: postgres.user.clone(), password: postgres.password.clone(), database: postgres.database.clone() }
 }
 
 /// Images that are neither there nor to be had.

@@ -121,7 +121,7 @@ pub async fn look_into(names: &[String], image: &str, container: &str) -> Result
     }
     let mounts = names.iter().enumerate().map(|(index, name)| format!("{name}:/v/{index}:ro")).collect::<Vec<_>>();
     let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--volume", mount]).collect();
-    let ran = in_container(container, &arguments, image, LOOK, &[], Input::Text(String::new())).await?;
+    let ran = container_with("run", container, &arguments, image, LOOK, &[], Input::Text(String::new())).await?;
     let mut found = BTreeMap::new();
     for line in client::checked(ran)?.lines() {
         let (index, content) =
@@ -177,8 +177,16 @@ pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option
     let environment =
         [("XTASK_USER", login.user.as_str()), ("XTASK_PASSWORD", &login.password), ("XTASK_INITDB", &initdb_arguments)];
     let arguments = ["--user", "postgres", "--volume", &mount];
-    let ran =
-        in_container(&name, &arguments, &image.reference, INITIALISE, &environment, Input::Text(String::new())).await?;
+    let ran = container_with(
+        "run",
+        &name,
+        &arguments,
+        &image.reference,
+        INITIALISE,
+        &environment,
+        Input::Text(String::new()),
+    )
+    .await?;
     client::checked(ran).context("cannot initialise a PostgreSQL cluster in a container")?;
     let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
     let made = volumes.first().context("the template is gone")?.created_at.to_string();
@@ -249,18 +257,6 @@ for to in /to/*; do
 done
 for one in $copies; do wait "$one"; done
 "#;
-
-/// Runs a script in a container that goes away.
-async fn in_container(
-    name: &str,
-    arguments: &[&str],
-    image: &str,
-    script: &str,
-    environment: &[(&str, &str)],
-    input: Input,
-) -> Result<Ran> {
-    container_with("run", name, arguments, image, script, environment, input).await
-}
 
 /// `run` or `create` of a container for one script. Its name keeps a second one, or one that outlived its helper, from
 /// working on the same volumes.

@@ -16,8 +16,9 @@ pub mod template;
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 
+use super::limits;
 use super::plan::{Action, Started, Step, why_changed};
 use super::server::{Home, Observed, Server};
 use crate::files;
@@ -25,15 +26,12 @@ use crate::instance::Instance;
 use crate::instance::lock::Lock;
 use crate::stack::{Kind, Repository, Service, Stack};
 use crate::toolbox::Toolbox;
-use crate::ui::{self, Exit, Failure, progress::Waiting, units};
+use crate::ui::{Exit, Failure, failure, progress::Waiting, units};
 use observe::Seen;
 use programs::{Missing, Programs};
 use record::Record;
 use servers::Blueprint;
 use start::Starter;
-
-/// What one new database takes on the disk, in bytes: the copied cluster, and room to work.
-const NEW_DATABASE: u64 = 64_000_000;
 
 /// The engine for one instance.
 #[derive(Debug)]
@@ -117,18 +115,7 @@ impl Native<'_> {
 
     fn check_space(&self, steps: &[Step<'_>]) -> Result<()> {
         let is_new = |step: &&Step<'_>| step.action == Action::Create && step.service.postgres().is_some();
-        let new = steps.iter().filter(is_new).count() as u64;
-        let space = rustix::fs::statvfs(self.instance.data_folder())?;
-        let (free, needed) = (space.f_bavail * space.f_frsize, new * NEW_DATABASE);
-        if free < needed {
-            let (needed, free) = (units::megabytes(needed), units::megabytes(free));
-            bail!(
-                Failure::new(Exit::Failed, format!("{new} new databases need {needed}, and {free} are free"))
-                    .body(format!("  on the disk of {}", self.instance.data_folder().display()))
-                    .hint("free some space, or start fewer: `cargo xtask up learning redis`")
-            );
-        }
-        Ok(())
+        limits::check_space(self.instance.data_folder(), steps.iter().filter(is_new).count())
     }
 
     /// All steps at once, once what restarts has stopped; the template for new databases first, beside the others.
@@ -196,14 +183,8 @@ impl Native<'_> {
         let stops = running.iter().map(|record| stop::stop(self.instance, record));
         let failed: Vec<anyhow::Error> =
             futures_util::future::join_all(stops).await.into_iter().filter_map(Result::err).collect();
-        match failed.len() {
-            0 => Ok(running.len()),
-            1 => Err(failed.into_iter().next().unwrap_or_else(|| anyhow!("failed"))),
-            count => {
-                let body: String = failed.iter().map(ui::failure::rendered).collect();
-                bail!(Failure::new(Exit::Failed, format!("{count} services did not stop")).body(body))
-            }
-        }
+        failure::all_of(failed, Exit::Failed, |count| format!("{count} services did not stop"))?;
+        Ok(running.len())
     }
 }
 

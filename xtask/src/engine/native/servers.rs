@@ -90,11 +90,7 @@ pub fn blueprint(repository: &Repository, instance: &Instance, service: &Service
                 environment,
                 config: Some(Config::new(repository, &postgres.config, config)),
                 fingerprint: String::new(),
-                login: Some(Login {
-                    user: postgres.user.clone(),
-                    password: postgres.password.clone(),
-                    database: postgres.database.clone(),
-                }),
+                login: Some(Login::of(postgres)),
                 sockets: Some(sockets),
                 project: None,
             }

@@ -21,14 +21,14 @@ use crate::engine::plan::{Action, Started, Step};
 use crate::engine::postgres::{self, Denied, Door, Login};
 use crate::engine::readiness::{Probe, poll};
 use crate::engine::server::{Home, Server};
-use crate::engine::{pubsub, redis};
+use crate::engine::{limits, pubsub, redis};
 use crate::files;
 use crate::instance::Instance;
 use crate::instance::lock::Lock;
 use crate::ports::{Conflict, conflict_failure, holders};
 use crate::stack::{Kind, Service, Stack};
 use crate::tools;
-use crate::ui::{Exit, Failure};
+use crate::ui::{Exit, Failure, failure};
 
 /// Lines of a server's log that an error shows.
 const LOG_LINES: usize = 8;
@@ -400,20 +400,9 @@ pub fn check_all_data(stack: &Stack, instance: &Instance, services: &[&Service])
     for service in services {
         refused.extend(check_data(stack, instance, service).err());
     }
-    match refused.len() {
-        0 => Ok(()),
-        1 => Err(refused.remove(0)),
-        count => {
-            let body: String = refused.iter().map(crate::ui::failure::rendered).collect();
-            bail!(
-                Failure::new(
-                    Exit::Refused,
-                    format!("the data of {count} services cannot be used, nothing was started")
-                )
-                .body(body)
-            )
-        }
-    }
+    failure::all_of(refused, Exit::Refused, |count| {
+        format!("the data of {count} services cannot be used, nothing was started")
+    })
 }
 
 fn check_data(stack: &Stack, instance: &Instance, service: &Service) -> Result<()> {
@@ -444,20 +433,7 @@ fn check_data(stack: &Stack, instance: &Instance, service: &Service) -> Result<(
         && let Some(found) = data_major(data)
         && found != postgres.major
     {
-        bail!(
-            Failure::new(
-                Exit::Refused,
-                format!(
-                    "the data of `{short_name}` are PostgreSQL {found}'s, and the manifest asks for {}",
-                    postgres.major
-                )
-            )
-            .body(format!("  {}\n  A server never starts on another major version's data.", data.display()))
-            .hint(format!(
-                "set `postgres.major = {found}` in {}, or dump with the old server and `cargo xtask down --volumes`",
-                stack.manifest_file.display()
-            ))
-        );
+        bail!(limits::other_major(stack, service, found, &data.display().to_string()));
     }
     Ok(())
 }
