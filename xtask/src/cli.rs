@@ -52,6 +52,7 @@ pub enum Verb {
     Migrate(MigrateArgs),
     Seed(SeedArgs),
     Check(CheckArgs),
+    Backup(BackupArgs),
     Toolbox(ToolboxArgs),
     Render(RenderArgs),
     Completions(CompletionsArgs),
@@ -494,6 +495,126 @@ pub enum CheckVerb {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Keep verified copies of databases, Redis and topics
+///
+/// Without a word behind it, `backup` takes one: a single cut through all members, each with evidence (row counts, hashes of
+/// the contents) from the very same moment. It is there whole, or not at all.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(
+    after_help = "Examples:\n  cargo xtask backup learning\n  cargo xtask backup --all --label before-rename\n  \
+    cargo xtask backup list\n  cargo xtask backup verify --restore learning"
+)]
+pub struct BackupArgs {
+    #[command(subcommand)]
+    pub verb: Option<BackupVerb>,
+    #[command(flatten)]
+    pub take: BackupTakeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BackupVerb {
+    List(BackupListArgs),
+    Show(BackupShowArgs),
+    Verify(BackupVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BackupTakeArgs {
+    /// Databases, `redis`, `pubsub` [default: all that run]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services))]
+    pub names: Vec<String>,
+    /// The whole stack; one that does not run is an error
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
+    /// A word behind the time in the backup's name
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// Where it goes [default: backups/ of the checkout]
+    #[arg(long, value_name = "FOLDER")]
+    pub to: Option<std::path::PathBuf>,
+    /// Encrypt for the owner of this public key, with the program `age`
+    #[arg(long, value_name = "KEY")]
+    pub recipient: Vec<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show what backups there are: age, size, verified or not
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask backup list\n  cargo xtask backup list learning --json")]
+pub struct BackupListArgs {
+    /// Only of these [default: all]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services))]
+    pub names: Vec<String>,
+    /// Where to look [default: backups/ of the checkout]
+    #[arg(long, value_name = "FOLDER")]
+    pub at: Option<std::path::PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show what one backup holds
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask backup show learning\n  cargo xtask backup show learning 2026-11-22T09 --json\n  \
+    cargo xtask backup show learning --export > learning.dump"
+)]
+pub struct BackupShowArgs {
+    /// A database, `redis` or `pubsub`
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services))]
+    pub name: String,
+    /// The backup, or the begin of its name
+    #[arg(value_name = "BACKUP", default_value = "latest")]
+    pub backup: String,
+    /// Write it to stdout in pg_dump's custom format (Redis: as an RDB file), for other tools
+    #[arg(long, conflicts_with = "json")]
+    pub export: bool,
+    #[command(flatten)]
+    pub place: BackupPlaceArgs,
+    /// Print the backup's manifest
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupPlaceArgs {
+    /// Where to look [default: backups/ of the checkout]
+    #[arg(long, value_name = "FOLDER")]
+    pub at: Option<std::path::PathBuf>,
+    /// The private key of an encrypted backup
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<std::path::PathBuf>,
+}
+
+/// Prove backups: read, hash and decode every byte, and restore them for a try
+///
+/// Exit code 3 if one is broken.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask backup verify\n  cargo xtask backup verify learning --restore\n  \
+    cargo xtask backup verify --every")]
+pub struct BackupVerifyArgs {
+    /// Whose backups [default: all]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services))]
+    pub names: Vec<String>,
+    /// The backup, or the begin of its name
+    #[arg(long, value_name = "BACKUP", default_value = "latest")]
+    pub backup: String,
+    /// Every backup, and not only the latest
+    #[arg(long, conflicts_with = "backup")]
+    pub every: bool,
+    /// Restore each into a database of its own, compare all contents, and drop it again
+    #[arg(long)]
+    pub restore: bool,
+    #[command(flatten)]
+    pub place: BackupPlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Pinned builds of the servers for a machine without Docker and Nix

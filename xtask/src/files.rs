@@ -111,6 +111,32 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Puts a folder's entries on the disk: a rename lasts only then.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    let synced = std::fs::File::open(folder).and_then(|file| file.sync_all());
+    synced.with_context(|| format!("cannot sync `{}`", folder.display()))
+}
+
+/// Puts every file below a folder on the disk.
+pub fn sync_below(folder: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => sync_below(&path)?,
+            false => sync_folder(&path)?,
+        }
+    }
+    sync_folder(folder)
+}
+
+/// The bytes that whoever runs the helper may still write to the disk of a folder; `None` where the system does not say.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    let nearest = folder.ancestors().find(|ancestor| ancestor.exists())?;
+    let space = rustix::fs::statvfs(nearest).ok()?;
+    Some(space.f_bavail * space.f_frsize)
+}
+
 /// The bytes below a folder, as the disk holds them.
 pub fn size_on_disk(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,6 @@
 //! One file a verb, named as a person types it.
 
+pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod doctor;

@@ -2,6 +2,7 @@
 //! same results; what one of them cannot do is said in [`Engine::lacks`].
 
 pub mod choice;
+pub mod clients;
 pub mod docker;
 pub mod http;
 pub mod limits;

@@ -1,11 +1,13 @@
 //! Talking to Redis: who is it, is it ready, and one-shot commands.
 
+pub mod snapshot;
+
 use std::time::Duration;
 
 use anyhow::Result;
 use redis::{Connection, ErrorKind, RedisError, ServerErrorKind, Value};
 
-use super::readiness::Probe;
+use crate::engine::readiness::Probe;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -1,0 +1,280 @@
+//! Taking a backup of a set: one cut, every member's dump beside the others, and all of them kept or none.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use archive::custom::Entry;
+use archive::part::{Seal, Writer};
+use archive::split::{Place, Treatment};
+use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
+
+use super::cut::{self, Facts, Moment};
+use super::dump::{self, Wanted};
+use super::manifest::{self, Database, FORMAT, Manifest, PARTS, Part, PubSub, Redis, Set, Subject, Subscription};
+use super::store::{Begun, Kept, Store};
+use crate::data::target::Target;
+use crate::engine::clients::Clients;
+use crate::engine::pubsub;
+use crate::engine::redis::snapshot;
+use crate::ui::progress::Waiting;
+use crate::ui::units;
+
+const HEAD: &str = "head.zst";
+const RDB: &str = "dump.rdb.zst";
+const TICK: Duration = Duration::from_millis(200);
+
+/// A member of the set that is a database.
+#[derive(Debug)]
+pub struct Source<'a> {
+    pub target: Target<'a>,
+    pub clients: Clients,
+}
+
+/// A member that is no database.
+#[derive(Debug, Clone)]
+pub enum Other {
+    Redis { name: String, port: u16 },
+    PubSub { name: String, port: u16, project: String },
+}
+
+impl Other {
+    pub fn name(&self) -> &str {
+        match self {
+            Other::Redis { name, .. } | Other::PubSub { name, .. } => name,
+        }
+    }
+}
+
+/// How a backup is made.
+#[derive(Clone)]
+pub struct Recipe<'a> {
+    pub store: &'a Store,
+    pub stack: &'a str,
+    pub backup: &'a str,
+    pub label: Option<&'a str>,
+    pub seal: Option<Arc<dyn Seal + Send + Sync>>,
+}
+
+/// A member that was backed up.
+#[derive(Debug)]
+pub struct Taken {
+    pub kept: Kept,
+    pub manifest: Manifest,
+}
+
+/// What was asked of Redis and the emulator at the moment of the cut.
+enum Asked {
+    Redis(snapshot::Snapshot),
+    PubSub(String, pubsub::Present),
+}
+
+/// Takes the backup of all members.
+pub async fn set(sources: Vec<Source<'_>>, others: &[Other], recipe: &Recipe<'_>) -> Result<(Vec<Taken>, Moment)> {
+    let names: Vec<String> = sources.iter().map(|source| source.target.service.short_name.clone()).collect();
+    let members: Vec<String> =
+        names.iter().cloned().chain(others.iter().map(|other| other.name().to_owned())).collect();
+    let wanted: Vec<Wanted> = sources
+        .iter()
+        .map(|source| Wanted {
+            clients: source.clients.clone(),
+            database: source.target.login.database.clone(),
+            snapshot: None,
+        })
+        .collect();
+    let progress = Progress::new(&members);
+    let targets = sources.into_iter().map(|source| source.target).collect();
+    let (snapshots, moment, asked) = cut::take(targets, ask(others)).await?;
+    let about = About { recipe, members: &members, moment };
+    // More dumps than processors take longer, all together, and more memory. The largest goes first.
+    let places = Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from).max(2));
+    let mut order: Vec<usize> = (0..snapshots.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(snapshots[*index].facts.size_bytes));
+    let mut jobs: Vec<_> = snapshots.into_iter().zip(wanted).map(Some).collect();
+    let dumps = order.into_iter().filter_map(|index| jobs[index].take().map(|job| (index, job)));
+    let (names, places, about, progress) = (&names, &places, &about, &progress);
+    let dumps = dumps.map(async |(index, (snapshot, wanted))| {
+        let _place = places.acquire().await?;
+        let wanted = Wanted { snapshot: Some(snapshot.id.clone()), ..wanted };
+        let database = database(about, &names[index], wanted, &snapshot.facts, progress).await;
+        let database = database.with_context(|| format!("cannot back up `{}`", names[index]))?;
+        progress.done(&names[index]);
+        snapshot.release().await?;
+        Ok::<_, anyhow::Error>((index, database))
+    });
+    let rest = others.iter().zip(asked).map(async |(other, asked)| {
+        let made = self::other(about, other.name(), asked).await;
+        let made = made.with_context(|| format!("cannot back up `{}`", other.name()))?;
+        progress.done(other.name());
+        Ok::<_, anyhow::Error>(made)
+    });
+    let (mut dumps, rest) = tokio::try_join!(progress.watch(try_join_all(dumps)), try_join_all(rest))?;
+    dumps.sort_by_key(|(index, _)| *index);
+    let all: Vec<(Begun, Manifest)> = dumps.into_iter().map(|(_, made)| made).chain(rest).collect();
+    let kept = all.into_iter().map(|(begun, manifest)| Ok(Taken { kept: begun.keep()?, manifest }));
+    Ok((kept.collect::<Result<_>>()?, moment))
+}
+
+/// What the members of one set have in common.
+struct About<'a> {
+    recipe: &'a Recipe<'a>,
+    members: &'a [String],
+    moment: Moment,
+}
+
+impl About<'_> {
+    fn begin(&self, name: &str) -> Result<Begun> {
+        self.recipe.store.begin(name, self.recipe.backup)
+    }
+
+    fn manifest(
+        &self,
+        name: &str,
+        server_version: String,
+        parts: Vec<Part>,
+        subject: Subject,
+        begun: Instant,
+    ) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            stack: self.recipe.stack.to_owned(),
+            name: name.to_owned(),
+            backup: self.recipe.backup.to_owned(),
+            label: self.recipe.label.map(str::to_owned),
+            taken: self.moment.taken,
+            seconds: begun.elapsed().as_secs_f64(),
+            set: Set { members: self.members.to_vec(), skew_micros: self.moment.skew_micros },
+            helper: env!("CARGO_PKG_VERSION").to_owned(),
+            server_version,
+            is_encrypted: self.recipe.seal.is_some(),
+            parts,
+            subject,
+        }
+    }
+}
+
+async fn database(
+    about: &About<'_>,
+    name: &str,
+    wanted: Wanted,
+    facts: &Facts,
+    progress: &Progress,
+) -> Result<(Begun, Manifest)> {
+    let started = Instant::now();
+    let begun = about.begin(name)?;
+    let (folder, seal, read) = (begun.parts(), about.recipe.seal.clone(), Arc::clone(&progress.read));
+    let database = wanted.database.clone();
+    let (split, head) = tokio::task::spawn_blocking(move || {
+        let seal = seal.as_deref().map(|seal| seal as &dyn Seal);
+        let store_all = |_: &Entry| Treatment::Store;
+        let split = dump::dump(&wanted, Some(Place { folder: &folder, seal }), &store_all, &read)?;
+        let mut writer = Writer::create(&folder.join(HEAD), seal)?;
+        std::io::Write::write_all(&mut writer, split.head.bytes())?;
+        Ok::<_, anyhow::Error>((split, writer.finish()?))
+    })
+    .await??;
+    let (mut parts, tables, large_objects) = dump::inventory(&split, PARTS)?;
+    let head = Part::new(format!("{PARTS}/{HEAD}"), head);
+    let subject = Subject::Database(Database {
+        database,
+        encoding: facts.encoding.clone(),
+        system_identifier: facts.system_identifier.clone(),
+        pg_dump_version: split.head.dump_version.split_whitespace().next().unwrap_or_default().to_owned(),
+        size_bytes: facts.size_bytes,
+        head: head.file.clone(),
+        sequences: dump::sequences(&split.head),
+        tables,
+        large_objects,
+        extensions: facts.extensions.clone(),
+        migrations: facts.migrations.clone(),
+        roles: facts.roles.clone(),
+    });
+    parts.push(head);
+    finish(about.manifest(name, facts.server_version.clone(), parts, subject, started), begun).await
+}
+
+async fn other(about: &About<'_>, name: &str, asked: Asked) -> Result<(Begun, Manifest)> {
+    let started = Instant::now();
+    let begun = about.begin(name)?;
+    let (version, parts, subject) = match asked {
+        Asked::Redis(snapshot) => {
+            let (folder, seal) = (begun.parts(), about.recipe.seal.clone());
+            let version = snapshot.version.clone();
+            let (keys, expiring) = (snapshot.keys, snapshot.expiring);
+            let written = tokio::task::spawn_blocking(move || {
+                let mut writer = Writer::create(&folder.join(RDB), seal.as_deref().map(|seal| seal as &dyn Seal))?;
+                snapshot.copy(&mut writer)?;
+                writer.finish()
+            });
+            let part = Part::new(format!("{PARTS}/{RDB}"), written.await??);
+            let subject = Subject::Redis(Redis { keys, expiring, part: part.file.clone() });
+            (version, vec![part], subject)
+        }
+        Asked::PubSub(project, present) => {
+            let subscriptions = present.subscriptions.into_iter();
+            let subscriptions =
+                subscriptions.map(|(id, topic, ordering)| Subscription { id, topic, ordering }).collect();
+            let subject = Subject::PubSub(PubSub { project, topics: present.topics, subscriptions });
+            (String::new(), Vec::new(), subject)
+        }
+    };
+    finish(about.manifest(name, version, parts, subject, started), begun).await
+}
+
+async fn finish(manifest: Manifest, begun: Begun) -> Result<(Begun, Manifest)> {
+    tokio::task::spawn_blocking(move || {
+        manifest::Manifest::write(&manifest, begun.folder())?;
+        begun.sync()?;
+        Ok((begun, manifest))
+    })
+    .await?
+}
+
+async fn ask(others: &[Other]) -> Result<Vec<Asked>> {
+    try_join_all(others.iter().map(async |other| match other.clone() {
+        Other::Redis { port, .. } => {
+            let taken = tokio::task::spawn_blocking(move || snapshot::take(port)).await?;
+            taken.map(Asked::Redis).context("cannot take a snapshot of redis")
+        }
+        Other::PubSub { port, project, .. } => {
+            let present = pubsub::list(port, project.clone()).await.context("cannot list the topics")?;
+            Ok(Asked::PubSub(project, present))
+        }
+    }))
+    .await
+}
+
+/// One line: what is not done yet, and how much was read.
+struct Progress {
+    waiting: Waiting,
+    left: RefCell<Vec<String>>,
+    read: Arc<AtomicU64>,
+}
+
+impl Progress {
+    fn new(names: &[String]) -> Progress {
+        let waiting = Waiting::new(format!("backing up {}", names.join(", ")));
+        Progress { waiting, left: RefCell::new(names.to_vec()), read: Arc::default() }
+    }
+
+    fn done(&self, name: &str) {
+        self.left.borrow_mut().retain(|left| left != name);
+    }
+
+    /// Does the work and tells of it.
+    async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(TICK) => {
+                    let read = units::megabytes(self.read.load(Ordering::Relaxed));
+                    self.waiting.say(format!("backing up {} · {read} read", self.left.borrow().join(", ")));
+                }
+            }
+        }
+    }
+}
