@@ -53,6 +53,7 @@ pub enum Verb {
     Seed(SeedArgs),
     Check(CheckArgs),
     Backup(BackupArgs),
+    Restore(RestoreArgs),
     Toolbox(ToolboxArgs),
     Render(RenderArgs),
     Completions(CompletionsArgs),
@@ -613,6 +614,42 @@ pub struct BackupVerifyArgs {
     #[command(flatten)]
     pub place: BackupPlaceArgs,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Bring back what a backup holds, without losing what is there
+///
+/// Each database is restored beside the live one, compared with what was backed up, and only then takes its place, by a
+/// rename. The one that was there is kept: `--undo` brings it back at once.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask restore learning\n  cargo xtask restore learning 2026-11-22T09\n  \
+    cargo xtask restore --all\n  cargo xtask restore --all 2026-11-22T09\n  cargo xtask restore learning --undo")]
+pub struct RestoreArgs {
+    /// The database
+    #[arg(value_name = "DATABASE", required_unless_present = "all", add = ArgValueCandidates::new(completions::databases))]
+    pub name: Option<String>,
+    /// The backup, or the begin of its name
+    #[arg(value_name = "BACKUP", default_value = "latest")]
+    pub backup: String,
+    /// Everything that was backed up together; the first word is then the backup's name
+    #[arg(long)]
+    pub all: bool,
+    /// Go back to what the last restore has replaced
+    #[arg(long)]
+    pub undo: bool,
+    /// Drop what restores have replaced
+    #[arg(long, conflicts_with = "undo")]
+    pub drop_old: bool,
+    /// Cut the connections of clients, instead of refusing while there are some
+    #[arg(long)]
+    pub force: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub place: BackupPlaceArgs,
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -110,6 +110,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Verb::Seed(args) => commands::seed::run(&cx, args).await,
         Verb::Check(args) => commands::check::run(&cx, args).await,
         Verb::Backup(args) => commands::backup::run(&cx, args).await,
+        Verb::Restore(args) => commands::restore::run(&cx, args).await,
         Verb::Toolbox(args) => commands::toolbox::run(&cx, args).await,
         Verb::Render(args) => commands::render::run(&cx, args),
         Verb::Doctor(_) | Verb::Completions(_) => Ok(Exit::Done),

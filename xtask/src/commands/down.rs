@@ -204,17 +204,19 @@ async fn list_data(cx: &Context, instance: &Instance, names: &[String], running:
     Ok(())
 }
 
-/// Asks a person, by the stack's name.
 async fn agree(cx: &Context, args: &DownArgs) -> Result<()> {
-    if args.yes {
+    let discard = if args.discard { " --discard" } else { "" };
+    agree_by_name(cx, args.yes, &format!("cargo xtask down --volumes --yes{discard}")).await
+}
+
+/// Asks a person, by the stack's name; `command` does the same without asking.
+pub async fn agree_by_name(cx: &Context, yes: bool, command: &str) -> Result<()> {
+    if yes {
         return Ok(());
     }
     if !ui::can_ask() {
-        bail!(Failure::new(Exit::Refused, "nobody is there to ask, nothing was done").hint(format!(
-            "`cargo xtask down --volumes --yes{}{}`",
-            if args.discard { " --discard" } else { "" },
-            cx.stack_option()
-        )));
+        let hint = format!("`{command}{}`", cx.stack_option());
+        bail!(Failure::new(Exit::Refused, "nobody is there to ask, nothing was done").hint(hint));
     }
     let name = cx.stack.name.clone();
     let answer = tokio::task::spawn_blocking(move || ui::ask(&format!("Type {name} to go on: "))).await??;

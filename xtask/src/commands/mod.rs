@@ -13,6 +13,7 @@ pub mod psql;
 pub mod redis_cli;
 pub mod render;
 pub mod restart;
+pub mod restore;
 pub mod run;
 pub mod seed;
 pub mod status;

@@ -6,5 +6,6 @@ pub mod checks;
 pub mod merge;
 pub mod migrate;
 pub mod references;
+pub mod restore;
 pub mod seed;
 pub mod target;

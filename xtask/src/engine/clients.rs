@@ -11,6 +11,9 @@ use super::server::{Home, Server};
 use crate::tools;
 use crate::ui::{Exit, Failure};
 
+/// Not a client, but it is where they are.
+pub const SHELL: &str = "sh";
+
 /// How to start a client of one server.
 #[derive(Debug, Clone)]
 pub struct Clients {
@@ -45,12 +48,21 @@ impl Clients {
         Ok(Clients { user: login.user.clone(), place })
     }
 
-    /// The program on one database, with nothing on its stdin yet. No password is in its arguments; variables of the
-    /// person's shell that would lead it elsewhere are gone.
-    pub fn command(&self, program: &str, database: &str) -> Command {
+    /// What a shell must call the program, where the clients are.
+    pub fn path_of(&self, program: &str) -> PathBuf {
+        match &self.place {
+            Place::Beside { folder, .. } => folder.join(program),
+            Place::Container(_) => PathBuf::from(program),
+        }
+    }
+
+    /// The program on one database, with variables of its own and nothing on its stdin yet. No password is in its arguments;
+    /// variables of the person's shell that would lead it elsewhere are gone.
+    pub fn command(&self, program: &str, database: &str, environment: &[(&str, &str)]) -> Command {
         let mut command = match &self.place {
             Place::Beside { folder, door } => {
-                let mut command = tools::program(folder.join(program));
+                let path = if program == SHELL { PathBuf::from(program) } else { folder.join(program) };
+                let mut command = tools::program(path);
                 for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
                     command.env_remove(name);
                 }
@@ -63,12 +75,16 @@ impl Clients {
                     }
                 }
                 command.env("PGUSER", &self.user).env("PGDATABASE", database).env("PGAPPNAME", "cargo xtask");
+                command.envs(environment.iter().copied());
                 command
             }
             Place::Container(id) => {
                 let mut command = tools::program("docker");
                 command.args(["exec", "--interactive", "--env", "PGAPPNAME=cargo xtask", "--env"]);
                 command.arg(format!("PGUSER={}", self.user)).arg("--env").arg(format!("PGDATABASE={database}"));
+                for (name, value) in environment {
+                    command.arg("--env").arg(format!("{name}={value}"));
+                }
                 command.arg(id).arg(program);
                 command
             }

@@ -6,7 +6,7 @@ use expectorate::assert_contents;
 
 use crate::support::Checkout;
 
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 20] = [
     "up",
     "down",
     "stop",
@@ -23,6 +23,7 @@ const VERBS: [&str; 19] = [
     "seed",
     "check",
     "backup",
+    "restore",
     "toolbox",
     "render",
     "completions",

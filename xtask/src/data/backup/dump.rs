@@ -31,7 +31,7 @@ pub fn dump(
     treat: &(dyn Fn(&Entry) -> Treatment + Sync),
     read: &AtomicU64,
 ) -> Result<Split> {
-    let mut command = wanted.clients.command("pg_dump", &wanted.database);
+    let mut command = wanted.clients.command("pg_dump", &wanted.database, &[]);
     command.args(["--format=custom", "--compress=0", "--no-password", LOCK_PATIENCE]);
     if let Some(snapshot) = &wanted.snapshot {
         command.arg(format!("--snapshot={snapshot}"));

@@ -1,9 +1,7 @@
 //! Taking a backup of a set: one cut, every member's dump beside the others, and all of them kept or none.
 
-use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use archive::custom::Entry;
@@ -20,12 +18,10 @@ use crate::data::target::Target;
 use crate::engine::clients::Clients;
 use crate::engine::pubsub;
 use crate::engine::redis::snapshot;
-use crate::ui::progress::Waiting;
-use crate::ui::units;
+use crate::ui::progress::Progress;
 
 const HEAD: &str = "head.zst";
 const RDB: &str = "dump.rdb.zst";
-const TICK: Duration = Duration::from_millis(200);
 
 /// A member of the set that is a database.
 #[derive(Debug)]
@@ -85,7 +81,7 @@ pub async fn set(sources: Vec<Source<'_>>, others: &[Other], recipe: &Recipe<'_>
             snapshot: None,
         })
         .collect();
-    let progress = Progress::new(&members);
+    let progress = Progress::new("backing up", &members);
     let targets = sources.into_iter().map(|source| source.target).collect();
     let (snapshots, moment, asked) = cut::take(targets, ask(others)).await?;
     let about = About { recipe, members: &members, moment };
@@ -165,7 +161,7 @@ async fn database(
 ) -> Result<(Begun, Manifest)> {
     let started = Instant::now();
     let begun = about.begin(name)?;
-    let (folder, seal, read) = (begun.parts(), about.recipe.seal.clone(), Arc::clone(&progress.read));
+    let (folder, seal, read) = (begun.parts(), about.recipe.seal.clone(), Arc::clone(&progress.bytes));
     let database = wanted.database.clone();
     let (split, head) = tokio::task::spawn_blocking(move || {
         let seal = seal.as_deref().map(|seal| seal as &dyn Seal);
@@ -245,36 +241,4 @@ async fn ask(others: &[Other]) -> Result<Vec<Asked>> {
         }
     }))
     .await
-}
-
-/// One line: what is not done yet, and how much was read.
-struct Progress {
-    waiting: Waiting,
-    left: RefCell<Vec<String>>,
-    read: Arc<AtomicU64>,
-}
-
-impl Progress {
-    fn new(names: &[String]) -> Progress {
-        let waiting = Waiting::new(format!("backing up {}", names.join(", ")));
-        Progress { waiting, left: RefCell::new(names.to_vec()), read: Arc::default() }
-    }
-
-    fn done(&self, name: &str) {
-        self.left.borrow_mut().retain(|left| left != name);
-    }
-
-    /// Does the work and tells of it.
-    async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                () = tokio::time::sleep(TICK) => {
-                    let read = units::megabytes(self.read.load(Ordering::Relaxed));
-                    self.waiting.say(format!("backing up {} · {read} read", self.left.borrow().join(", ")));
-                }
-            }
-        }
-    }
 }
