@@ -626,8 +626,8 @@ pub struct BackupVerifyArgs {
 #[command(after_help = "Examples:\n  cargo xtask restore learning\n  cargo xtask restore learning 2026-11-22T09\n  \
     cargo xtask restore --all\n  cargo xtask restore --all 2026-11-22T09\n  cargo xtask restore learning --undo")]
 pub struct RestoreArgs {
-    /// The database
-    #[arg(value_name = "DATABASE", required_unless_present = "all", add = ArgValueCandidates::new(completions::databases))]
+    /// A database, `redis` or `pubsub`
+    #[arg(value_name = "NAME", required_unless_present = "all", add = ArgValueCandidates::new(completions::services))]
     pub name: Option<String>,
     /// The backup, or the begin of its name
     #[arg(value_name = "BACKUP", default_value = "latest")]
@@ -635,6 +635,15 @@ pub struct RestoreArgs {
     /// Everything that was backed up together; the first word is then the backup's name
     #[arg(long)]
     pub all: bool,
+    /// Only this table, beside the live one: its columns and rows, without indexes
+    #[arg(long, value_name = "TABLE", conflicts_with_all = ["all", "undo", "drop_old", "from"])]
+    pub table: Option<String>,
+    /// Leave the live one alone: the name of a new database, or with `--table` of a new table
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["all", "undo", "drop_old"])]
+    pub into: Option<String>,
+    /// A dump that was made elsewhere: SQL, or pg_dump's custom, tar or directory format, compressed or not
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "undo", "drop_old", "backup", "at"])]
+    pub from: Option<std::path::PathBuf>,
     /// Go back to what the last restore has replaced
     #[arg(long)]
     pub undo: bool,

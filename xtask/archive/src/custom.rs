@@ -17,7 +17,8 @@ pub const END_OF_ROWS: &[u8] = b"\\.\n\n\n";
 const BLOCK_DATA: u8 = 1;
 const BLOCK_LARGE_OBJECTS: u8 = 3;
 const FORMAT_CUSTOM: u8 = 1;
-const FORMAT_DIRECTORY: u8 = 5;
+/// Of tar, which the directory format writes as well.
+const FORMAT_DIRECTORY: u8 = 3;
 const NO_COMPRESSION: u8 = 0;
 /// Larger texts, counts and pieces than any dump has: a broken length must not ask for memory.
 const LIMIT: usize = 1 << 30;
@@ -25,7 +26,7 @@ const LIMIT: usize = 1 << 30;
 const READ_AT_ONCE: usize = 256 << 10;
 
 /// One line of the table of contents.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry {
     pub dump_id: i64,
     /// `TABLE`, `TABLE DATA`, `SEQUENCE SET`, …

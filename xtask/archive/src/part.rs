@@ -179,6 +179,11 @@ pub fn read(path: &Path, seal: Option<&dyn Seal>) -> Result<Box<dyn Read>> {
     opened().with_context(|| format!("cannot read `{}`", path.display()))
 }
 
+/// Of a file that somebody else compressed.
+pub fn decoder(file: File) -> Result<Box<dyn Read + Send>> {
+    Ok(Box::new(zstd::Decoder::with_buffer(BufReader::with_capacity(READ_AT_ONCE, file))?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

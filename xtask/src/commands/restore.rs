@@ -1,6 +1,10 @@
 //! `cargo xtask restore`: brings back what a backup holds. Each database is restored beside the live one and compared with the
 //! backup's evidence; then it takes the live one's place, which is kept.
 
+mod beside;
+mod foreign;
+mod old;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,21 +12,28 @@ use anyhow::{Result, bail};
 use archive::part::Seal;
 use serde_json::{Value, json};
 
-use super::backup::{opened_by, sources};
+use super::backup::{asked, opened_by, sources, take_set};
 use crate::cli::RestoreArgs;
 use crate::context::{Context, unknown};
-use crate::data::backup::manifest::Manifest;
+use crate::data::backup::manifest::{self, Manifest, Subject};
 use crate::data::backup::seal::Age;
 use crate::data::backup::store::{Kept, Store};
 use crate::data::restore::database::{self, Place, Ready};
 use crate::data::restore::load::Source;
+use crate::data::restore::redis;
 use crate::data::restore::swap::{self, Connected};
 use crate::data::target;
-use crate::engine::Engine;
 use crate::engine::clients::Clients;
+use crate::engine::server::Server;
+use crate::engine::{Engine, pubsub};
 use crate::instance::Instance;
 use crate::instance::known::Known;
+use crate::stack::model::{PubSub, Subscription, Topic};
+use crate::stack::{Kind, Service};
 use crate::ui::{self, Exit, Failure, table, units};
+
+/// The label of what is backed up because a restore is about to replace it.
+const BEFORE_RESTORE: &str = "before-restore";
 
 pub async fn run(cx: &Context, args: &RestoreArgs) -> Result<Exit> {
     let begun = Instant::now();
@@ -32,38 +43,135 @@ pub async fn run(cx: &Context, args: &RestoreArgs) -> Result<Exit> {
     };
     let _lock = cx.lock().await?;
     if args.undo {
-        return undo(cx, args, &instance).await;
+        return old::undo(cx, args, &instance).await;
     }
     if args.drop_old {
-        return drop_old(cx, args, &instance).await;
+        return old::drop_old(cx, args, &instance).await;
+    }
+    if let Some(file) = &args.from {
+        return foreign::run(cx, args, &instance, &cx.folder.join(file)).await;
     }
     let (store, seal) = sources(cx, &args.place)?;
     let seal = seal.map(Arc::new);
-    let mut wanted: Vec<Kept> = match (name(args), &args.name) {
-        (Some(name), _) => vec![store.find(&database(cx, name)?, &args.backup)?],
-        (None, backup) => whole_set(&store, backup.as_deref().unwrap_or("latest"))?,
+    let wanted: Vec<Kept> = match (name(args), &args.name) {
+        (Some(name), _) => vec![store.find(&service(cx, name)?.short_name, &args.backup)?],
+        (None, backup) => whole_set(cx, &store, backup.as_deref().unwrap_or("latest"))?,
     };
-    let position = |kept: &Kept| cx.stack.databases().position(|(service, _)| service.short_name == kept.name);
-    wanted.retain(|kept| position(kept).is_some());
-    wanted.sort_by_key(position);
-    let names: Vec<String> = wanted.iter().map(|kept| kept.name.clone()).collect();
-    let places = places(cx, &instance, &names).await?;
-    let connected = if args.force { Connected::Cut } else { Connected::Refuse };
-    let mut sources = Vec::new();
-    for kept in wanted {
-        let opened: Option<Arc<dyn Seal + Send + Sync>> = open(&kept.manifest()?, seal.as_ref())?;
-        sources.push(database::source(kept, opened).await?);
+    let set = Members::find(cx, &instance, wanted, seal.as_ref()).await?;
+    if args.table.is_some() || args.into.is_some() {
+        return beside::run(cx, args, &set).await;
     }
-    for place in &places {
-        server(place).check_clients(&place.login.database, connected).await?;
+    for place in &set.places {
+        server(place).check_clients(&place.login.database, connected(args)).await?;
     }
-    let ready = database::prepare_all(&sources, &places, "restoring").await?;
-    for place in &places {
-        server(place).check_clients(&place.login.database, connected).await?;
+    let ready = database::prepare_all(&set.sources, &set.places, "restoring").await?;
+    let redis = match &set.redis {
+        Some((kept, server)) => {
+            let opened = open(&kept.manifest()?, seal.as_ref())?;
+            Some((redis::prepare(kept, opened, server, &instance).await?, server))
+        }
+        None => None,
+    };
+    for place in &set.places {
+        server(place).check_clients(&place.login.database, connected(args)).await?;
     }
     Known::forget(&instance)?;
-    let swapped = swap_all(&sources, &places, ready).await?;
-    report(cx, args, &sources, &swapped, begun)
+    let swapped = swap_all(&set.sources, &set.places, ready).await?;
+    let mut others = Vec::new();
+    if let (Some((side, server)), Some((kept, _))) = (redis, &set.redis) {
+        keep_redis(cx, &instance).await?;
+        let keys = side.keys;
+        side.swap(server.port).await?;
+        others.push(vec![
+            kept.name.clone(),
+            kept.backup.clone(),
+            String::new(),
+            format!("{} keys", units::count(keys)),
+        ]);
+    }
+    if let Some((kept, wanted, port)) = set.pubsub {
+        let topics = units::plural(wanted.topics.len(), "topic");
+        pubsub::create_topics(port, wanted).await?;
+        others.push(vec![kept.name.clone(), kept.backup.clone(), topics]);
+    }
+    report(cx, args, &set.sources, &swapped, others, begun)
+}
+
+/// What is restored, each with where it goes.
+struct Members {
+    sources: Vec<Source>,
+    places: Vec<Place>,
+    redis: Option<(Kept, Server)>,
+    pubsub: Option<(Kept, PubSub, u16)>,
+}
+
+impl Members {
+    /// Reads and proves the backups; what the stack no longer has is left out.
+    async fn find(cx: &Context, instance: &Instance, wanted: Vec<Kept>, seal: Option<&Arc<Age>>) -> Result<Members> {
+        let position = |kept: &Kept| cx.stack.services.iter().position(|service| service.short_name == kept.name);
+        let mut wanted: Vec<(usize, Kept)> =
+            wanted.into_iter().filter_map(|kept| position(&kept).map(|position| (position, kept))).collect();
+        wanted.sort_by_key(|(position, _)| *position);
+        let running = Engine::of(&cx.repository, &cx.stack, instance).running(&cx.stack).await?;
+        let server = |name: &str| match running.iter().find(|server| server.service == name) {
+            Some(server) => Ok(server.clone()),
+            None => bail!(
+                Failure::new(Exit::Failed, format!("`{name}` is not running"))
+                    .hint(format!("`cargo xtask up {name}{}`", cx.stack_option()))
+            ),
+        };
+        let mut members = Members { sources: Vec::new(), places: Vec::new(), redis: None, pubsub: None };
+        for (position, kept) in wanted {
+            let manifest = kept.manifest()?;
+            match (&cx.stack.services[position].kind, &manifest.subject) {
+                (Kind::Postgres(_), Subject::Database(_)) => {
+                    members.sources.push(database::source(kept, open(&manifest, seal)?).await?);
+                }
+                (Kind::Redis(_), Subject::Redis(_)) => {
+                    let server = server(&kept.name)?;
+                    members.redis = Some((kept, server));
+                }
+                (Kind::PubSub(_), Subject::PubSub(topics)) => {
+                    let server = server(&kept.name)?;
+                    members.pubsub = Some((kept, model_of(topics, server.project.as_deref()), server.port));
+                }
+                _ => bail!(Failure::new(Exit::Refused, format!("`{}` is a backup of something else", kept.shown()))),
+            }
+        }
+        let names: Vec<String> = members.sources.iter().map(|source| source.kept.name.clone()).collect();
+        members.places = places(cx, instance, &names).await?;
+        Ok(members)
+    }
+}
+
+/// Topics as the emulator is asked to make them, in the project that it has now.
+fn model_of(topics: &manifest::PubSub, project: Option<&str>) -> PubSub {
+    PubSub {
+        project: project.unwrap_or(&topics.project).to_owned(),
+        topics: topics.topics.iter().map(|id| Topic { id: id.clone(), events: Vec::new() }).collect(),
+        subscriptions: topics
+            .subscriptions
+            .iter()
+            .map(|one| Subscription {
+                id: one.id.clone(),
+                topic: one.topic.clone(),
+                application: String::new(),
+                ordering: one.ordering,
+            })
+            .collect(),
+    }
+}
+
+/// A server of Redis has no second database to swap with: what it has is backed up first, and `--undo` restores that.
+async fn keep_redis(cx: &Context, instance: &Instance) -> Result<()> {
+    let services: Vec<&Service> = cx.stack.services.iter().filter(|one| matches!(one.kind, Kind::Redis(_))).collect();
+    let store = Store::of(&cx.repository, &cx.stack.name, None);
+    take_set(cx, instance, &services, true, &store, Some(BEFORE_RESTORE), None).await?;
+    Ok(())
+}
+
+fn connected(args: &RestoreArgs) -> Connected {
+    if args.force { Connected::Cut } else { Connected::Refuse }
 }
 
 /// The database that is asked for; with `--all` there is none.
@@ -71,35 +179,39 @@ fn name(args: &RestoreArgs) -> Option<&String> {
     args.name.as_ref().filter(|_| !args.all)
 }
 
-/// The short name of a database.
-fn database(cx: &Context, name: &str) -> Result<String> {
-    let found = cx.stack.databases().find(|(service, _)| service.short_name == name || service.name == name);
-    match found {
-        Some((service, _)) => Ok(service.short_name.clone()),
-        None => {
-            let known: Vec<&str> = cx.stack.databases().map(|(service, _)| service.short_name.as_str()).collect();
-            bail!(unknown("database", name, known))
-        }
+/// The service of that name that can have backups.
+fn service<'a>(cx: &'a Context, name: &String) -> Result<&'a Service> {
+    match asked(cx, std::slice::from_ref(name))?[..] {
+        [service] => Ok(service),
+        _ => bail!(Failure::new(Exit::Usage, format!("`{name}` is not one service"))),
     }
 }
 
-/// The latest set, or the one of that name, with all its members.
-fn whole_set(store: &Store, backup: &str) -> Result<Vec<Kept>> {
+/// The latest set that has every database of the stack, or the one of that name; with all its members.
+fn whole_set(cx: &Context, store: &Store, asked: &str) -> Result<Vec<Kept>> {
     let mut all = Vec::new();
     for name in store.names()? {
         all.extend(store.list(&name)?);
     }
-    let names = all.iter().map(|kept| kept.backup.as_str());
-    let Some(latest) = names.clone().max() else {
-        bail!(Failure::new(Exit::Failed, "there is no backup").hint("`cargo xtask backup` takes one"))
+    let mut names: Vec<&str> = all.iter().map(|kept| kept.backup.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let has = |name: &str, backup: &str| all.iter().any(|kept| kept.name == name && kept.backup == backup);
+    let is_whole = |backup: &&str| cx.stack.databases().all(|(service, _)| has(&service.short_name, backup));
+    let fitting: Vec<&str> = match asked {
+        "latest" => names.iter().copied().rfind(is_whole).into_iter().collect(),
+        asked => names.iter().copied().filter(|name| name.starts_with(asked)).collect(),
     };
-    let asked = if backup == "latest" { latest } else { backup };
-    let mut fitting: Vec<&str> = names.filter(|name| name.starts_with(asked)).collect();
-    fitting.sort_unstable();
-    fitting.dedup();
     let chosen = match fitting[..] {
         [one] => one.to_owned(),
-        [] => bail!(unknown("backup", asked, all.iter().map(|kept| kept.backup.as_str()))),
+        [] if asked == "latest" => {
+            let title = format!("there is no backup of all databases of {}", cx.stack.name);
+            bail!(
+                Failure::new(Exit::Failed, title)
+                    .hint(format!("`cargo xtask backup --all{}` takes one", cx.stack_option()))
+            )
+        }
+        [] => bail!(unknown("backup", asked, names)),
         _ => bail!(
             Failure::new(Exit::Usage, format!("`{asked}` begins several backups"))
                 .body(format!("  {}", fitting.join("\n  ")))
@@ -203,92 +315,18 @@ fn settings(source: &Source, live: &str) -> String {
     own.map(|entry| entry.definition.as_str()).collect()
 }
 
-async fn undo(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Exit> {
-    let connected = if args.force { Connected::Cut } else { Connected::Refuse };
-    let mut found = Vec::new();
-    for place in asked_places(cx, args, instance).await? {
-        let old = server(&place).old(&place.login.database).await?.into_iter().next();
-        match old {
-            Some(old) => found.push((place, old)),
-            None if name(args).is_some() => {
-                let title = format!("`{}` has nothing to go back to: no restore has replaced it", place.name);
-                bail!(Failure::new(Exit::Failed, title));
-            }
-            None => {}
-        }
-    }
-    for (place, _) in &found {
-        server(place).check_clients(&place.login.database, connected).await?;
-    }
-    Known::forget(instance)?;
-    let mut rows = Vec::new();
-    for (place, old) in &found {
-        let begun = Instant::now();
-        server(place).swap_back(&old.database, &place.login.database).await?;
-        rows.push(vec![
-            place.name.clone(),
-            format!("as it was before {}", units::clock(old.replaced)),
-            units::megabytes(old.bytes),
-            format!("{} ms", begun.elapsed().as_millis()),
-        ]);
-    }
-    if rows.is_empty() {
-        ui::tell("nothing to go back to: no restore has replaced anything");
-        return Ok(Exit::Done);
-    }
-    ui::tell(table::columns(rows, &[2, 3]));
-    ui::tell(format!(
-        "\n{} swapped back; the restored ones are kept, and `--undo` again brings them back",
-        units::plural(found.len(), "database")
-    ));
-    Ok(Exit::Done)
-}
-
-async fn asked_places(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Vec<Place>> {
-    let names = match name(args) {
-        Some(name) => vec![database(cx, name)?],
-        None => {
-            let engine = Engine::of(&cx.repository, &cx.stack, instance);
-            let running = engine.running(&cx.stack).await?;
-            let databases = cx.stack.databases().map(|(service, _)| service.short_name.clone());
-            databases.filter(|name| running.iter().any(|server| server.service == *name)).collect()
-        }
-    };
-    places(cx, instance, &names).await
-}
-
-async fn drop_old(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Exit> {
-    let mut found = Vec::new();
-    for place in asked_places(cx, args, instance).await? {
-        let old = server(&place).old(&place.login.database).await?;
-        if !old.is_empty() {
-            found.push((place, old));
-        }
-    }
-    if found.is_empty() {
-        ui::tell("no restore has left an old database");
-        return Ok(Exit::Done);
-    }
-    let rows = found.iter().flat_map(|(place, old)| {
-        old.iter().map(|old| {
-            vec![place.name.clone(), format!("replaced {}", units::clock(old.replaced)), units::megabytes(old.bytes)]
-        })
-    });
-    ui::tell(format!("This drops what restores have replaced:\n\n{}", table::columns(rows.collect(), &[2])));
-    super::down::agree_by_name(cx, args.yes, &format!("cargo xtask restore{} --drop-old --yes", name_of(args))).await?;
-    for (place, old) in &found {
-        server(place).drop_old(old).await?;
-    }
-    let count = found.iter().map(|(_, old)| old.len()).sum();
-    ui::tell(format!("{} dropped", units::plural(count, "old database")));
-    Ok(Exit::Done)
-}
-
 fn name_of(args: &RestoreArgs) -> String {
     name(args).map_or_else(|| " --all".to_owned(), |name| format!(" {name}"))
 }
 
-fn report(cx: &Context, args: &RestoreArgs, sources: &[Source], swapped: &[Swapped], begun: Instant) -> Result<Exit> {
+fn report(
+    cx: &Context,
+    args: &RestoreArgs,
+    sources: &[Source],
+    swapped: &[Swapped],
+    others: Vec<Vec<String>>,
+    begun: Instant,
+) -> Result<Exit> {
     if args.json {
         let restored: Vec<Value> = sources
             .iter()
@@ -316,7 +354,8 @@ fn report(cx: &Context, args: &RestoreArgs, sources: &[Source], swapped: &[Swapp
             format!("swapped in {} ms", swapped.swap.as_millis()),
         ]
     });
-    ui::tell(table::columns(rows.collect(), &[2, 3, 4]));
+    let count = sources.len() + others.len();
+    ui::tell(table::columns(rows.chain(others).collect(), &[2, 3, 4]));
     let mut roles: Vec<&str> =
         swapped.iter().flat_map(|swapped| swapped.new_roles.iter().map(String::as_str)).collect();
     roles.sort_unstable();
@@ -327,9 +366,9 @@ fn report(cx: &Context, args: &RestoreArgs, sources: &[Source], swapped: &[Swapp
     let option = cx.stack_option();
     let name = name_of(args);
     ui::tell(format!(
-        "\n{} restored and compared with the backup, in {}. What was there is kept: `cargo xtask restore{name} --undo{option}` brings \
+        "\n{} restored and compared, in {}. What was there is kept: `cargo xtask restore{name} --undo{option}` brings \
         it back, `--drop-old` drops it. Next: `cargo xtask migrate status{option}`",
-        units::plural(sources.len(), "database"),
+        units::plural(count, "backup"),
         units::seconds(begun.elapsed()),
     ));
     Ok(Exit::Done)

@@ -56,6 +56,14 @@ impl Clients {
         }
     }
 
+    /// As [`Self::command`], for a program that reads files of this machine; `None` where it cannot.
+    pub fn with_file(&self, program: &str, database: &str, environment: &[(&str, &str)]) -> Option<Command> {
+        match self.place {
+            Place::Beside { .. } => Some(self.command(program, database, environment)),
+            Place::Container(_) => None,
+        }
+    }
+
     /// The program on one database, with variables of its own and nothing on its stdin yet. No password is in its arguments;
     /// variables of the person's shell that would lead it elsewhere are gone.
     pub fn command(&self, program: &str, database: &str, environment: &[(&str, &str)]) -> Command {

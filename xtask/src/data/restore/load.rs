@@ -29,7 +29,7 @@ const AHEAD: usize = 4;
 /// A table above this, in bytes, is written frozen into a file of its own: no server has to touch its rows again.
 const LARGE: u64 = 4 << 20;
 /// The database may be lost until it is swapped, so its commits wait for no disk.
-const OPTIONS: (&str, &str) =
+pub const OPTIONS: (&str, &str) =
     ("PGOPTIONS", "-c synchronous_commit=off -c maintenance_work_mem=128MB -c statement_timeout=0 -c lock_timeout=0");
 /// As pg_restore sets up its own connections.
 const SESSION: &str = "SET synchronous_commit = off; SET statement_timeout = 0; SET lock_timeout = 0; \

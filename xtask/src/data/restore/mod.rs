@@ -6,6 +6,9 @@
 
 pub mod compare;
 pub mod database;
+pub mod foreign;
 pub mod load;
+pub mod redis;
 pub mod side;
 pub mod swap;
+pub mod table;

@@ -102,6 +102,15 @@ impl Server<'_> {
         Ok(old)
     }
 
+    pub async fn exists(&self, database: &str) -> Result<bool> {
+        let mut admin = self.admin().await?;
+        let sql = format!("SELECT count(*)::text FROM pg_database WHERE datname = {}", literal(database));
+        let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut admin).await?;
+        let exists = row.try_get::<&str, _>(0)? == "1";
+        admin.close().await?;
+        Ok(exists)
+    }
+
     /// Brings back a kept database; the live one is kept in its place.
     pub async fn swap_back(&self, old: &str, live: &str) -> Result<Option<String>> {
         self.swap(old, live, "").await

@@ -19,6 +19,8 @@ pub struct Facts {
     pub clients: u64,
     /// Memory that its data take, in bytes.
     pub used: u64,
+    /// It takes its data from another server, and takes no writes.
+    pub is_replica: bool,
 }
 
 fn connect(port: u16) -> Result<Connection, RedisError> {
@@ -63,6 +65,7 @@ fn facts(info: &str) -> Facts {
         // The one that asks is not counted.
         clients: field("connected_clients").parse::<u64>().unwrap_or(1).saturating_sub(1),
         used: field("used_memory").parse().unwrap_or(0),
+        is_replica: field("role") == "slave",
     }
 }
 
