@@ -54,6 +54,7 @@ pub enum Verb {
     Check(CheckArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
+    Upgrade(UpgradeArgs),
     Toolbox(ToolboxArgs),
     Render(RenderArgs),
     Completions(CompletionsArgs),
@@ -658,6 +659,29 @@ pub struct RestoreArgs {
     pub yes: bool,
     #[command(flatten)]
     pub place: BackupPlaceArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Move databases to the major version of PostgreSQL that the manifest asks for
+///
+/// The old server runs once more and is backed up; a new one is made and gets the backup, compared with it. The old data are
+/// kept until `--drop-old`. What was interrupted, the next call finishes.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask upgrade --dry-run\n  cargo xtask upgrade\n  cargo xtask upgrade --drop-old"
+)]
+pub struct UpgradeArgs {
+    /// Drop the data that upgrades have replaced
+    #[arg(long)]
+    pub drop_old: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Say what would be upgraded, and do nothing
+    #[arg(long, conflicts_with = "drop_old")]
+    pub dry_run: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

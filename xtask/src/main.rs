@@ -55,18 +55,13 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let seeds = matches!(cli.verb, Verb::Seed(_));
-    let changes = matches!(cli.verb, Verb::Up(_) | Verb::Down(_) | Verb::Stop(_) | Verb::Restart(_));
+    let interruption = on_interruption(&cli.verb);
     let exit = runtime.block_on(async {
         tokio::select! {
             done = run(cli) => done,
             interrupted = interrupted() => interrupted.map(|()| {
-                if changes {
-                    ui::tell("\ninterrupted; what started keeps running and is recorded: `cargo xtask status` shows it, \
-                    `cargo xtask up` goes on, `cargo xtask stop` stops it");
-                }
-                if seeds {
-                    ui::tell("\ninterrupted; a database has all of its seeds or none: `cargo xtask seed` goes on");
+                if let Some(words) = interruption {
+                    ui::tell(format!("\ninterrupted; {words}"));
                 }
                 Exit::Interrupted
             }),
@@ -83,6 +78,21 @@ fn main() -> ExitCode {
             }
             exit.into()
         }
+    }
+}
+
+/// What an interrupted verb leaves, where it leaves something.
+fn on_interruption(verb: &Verb) -> Option<&'static str> {
+    match verb {
+        Verb::Up(_) | Verb::Down(_) | Verb::Stop(_) | Verb::Restart(_) => Some(
+            "what started keeps running and is recorded: `cargo xtask status` shows it, `cargo xtask up` goes on, \
+             `cargo xtask stop` stops it",
+        ),
+        Verb::Seed(_) => Some("a database has all of its seeds or none: `cargo xtask seed` goes on"),
+        Verb::Backup(_) => Some("a backup is there whole or not at all: `cargo xtask backup list` shows what there is"),
+        Verb::Restore(_) => Some("a database is the restored one or still the old one: `cargo xtask status`"),
+        Verb::Upgrade(_) => Some("nothing is lost: `cargo xtask upgrade` goes on"),
+        _ => None,
     }
 }
 
@@ -111,6 +121,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Verb::Check(args) => commands::check::run(&cx, args).await,
         Verb::Backup(args) => commands::backup::run(&cx, args).await,
         Verb::Restore(args) => commands::restore::run(&cx, args).await,
+        Verb::Upgrade(args) => commands::upgrade::run(&cx, args).await,
         Verb::Toolbox(args) => commands::toolbox::run(&cx, args).await,
         Verb::Render(args) => commands::render::run(&cx, args),
         Verb::Doctor(_) | Verb::Completions(_) => Ok(Exit::Done),

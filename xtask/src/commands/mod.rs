@@ -20,3 +20,4 @@ pub mod status;
 pub mod stop;
 pub mod toolbox;
 pub mod up;
+pub mod upgrade;

@@ -271,14 +271,14 @@ fn server(place: &Place) -> swap::Server<'_> {
 }
 
 /// A database that has taken the live one's place.
-struct Swapped {
-    ready: std::time::Duration,
+pub struct Swapped {
+    pub ready: std::time::Duration,
     swap: std::time::Duration,
     new_roles: Vec<String>,
 }
 
 /// Swaps them one after another; where one cannot be, those before it are swapped back.
-async fn swap_all(sources: &[Source], places: &[Place], ready: Vec<Ready>) -> Result<Vec<Swapped>> {
+pub async fn swap_all(sources: &[Source], places: &[Place], ready: Vec<Ready>) -> Result<Vec<Swapped>> {
     let mut swapped = Vec::new();
     let mut done: Vec<(&Place, Option<String>)> = Vec::new();
     for ((source, place), ready) in sources.iter().zip(places).zip(ready) {

@@ -22,6 +22,9 @@ use crate::ports;
 use crate::stack::{Kind, Service};
 use crate::ui::{self, Exit, Failure, progress::Waiting, table, units};
 
+/// How long one service may take that another verb needs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     let begun = Instant::now();
     let selected = select(cx, args)?;
@@ -30,6 +33,9 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     }
     let lock = cx.lock().await?;
     let existing = cx.instance()?;
+    if let Some(instance) = &existing {
+        super::upgrade::refuse_if_interrupted(cx, instance)?;
+    }
     let choice = choose(cx, args, existing.as_ref(), &selected, cx.offline).await?;
     let is_first = existing.is_none();
     let _name_is_chosen = match choice.engine {
@@ -71,7 +77,7 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
         Ready::Docker(_) => format!(" · project {}", instance.identity.project.as_deref().unwrap_or_default()),
     };
     ui::tell(format!("{} on the {} engine{why}{whence}\n\n", cx.stack.name, choice.engine));
-    let mut results = carry_out(args, &engine, &steps, &ready, &lock).await?;
+    let mut results = carry_out(cap_of(args), &engine, &steps, &ready, &lock).await?;
     let migrated = migrate(cx, args, &steps, &mut results).await;
     drop(lock);
     report(cx, args, choice.engine, &steps, results, migrated, begun)
@@ -116,14 +122,30 @@ async fn prepare(cx: &Context, engine: &Engine<'_>, steps: &[Step<'_>]) -> Resul
     })
 }
 
+fn cap_of(args: &UpArgs) -> Duration {
+    Duration::from_secs(args.timeout_secs)
+}
+
+/// Starts services that another verb needs; every one of them answers then.
+pub async fn start(cx: &Context, engine: &Engine<'_>, services: &[&Service], lock: &Lock) -> Result<()> {
+    let steps = engine.plan(services).await?;
+    let taken = conflicts(&steps);
+    if !taken.is_empty() {
+        bail!(ports::conflict_failure(&cx.stack, &taken, steps.len()));
+    }
+    let ready = prepare(cx, engine, &steps).await?;
+    let results = carry_out(PATIENCE, engine, &steps, &ready, lock).await?;
+    let failed = results.into_iter().filter_map(Result::err).collect();
+    ui::failure::all_of(failed, Exit::Failed, |count| format!("{count} services did not start"))
+}
+
 async fn carry_out(
-    args: &UpArgs,
+    cap: Duration,
     engine: &Engine<'_>,
     steps: &[Step<'_>],
     ready: &Ready,
     lock: &Lock,
 ) -> Result<Vec<Result<Started>>> {
-    let cap = Duration::from_secs(args.timeout_secs);
     let waiting = Waiting::for_each(steps.iter().map(|step| step.service.short_name.clone()));
     match (engine, ready) {
         (Engine::Native(native), Ready::Native(programs)) => {
@@ -266,7 +288,7 @@ async fn unchanged(cx: &Context, args: &UpArgs, engine: &Engine<'_>, lock: &Lock
         Engine::Docker(_) => (Ready::Docker(docker::start::Prepared::default()), EngineKind::Docker),
     };
     let begun = Instant::now();
-    let mut results = carry_out(args, engine, steps, &ready, lock).await?;
+    let mut results = carry_out(cap_of(args), engine, steps, &ready, lock).await?;
     let migrated = migrate(cx, args, steps, &mut results).await;
     let is_quiet = results.iter().all(|result| result.as_ref().is_ok_and(|started| started.notes.is_empty()));
     if !is_quiet || args.json || migrated.error.is_some() {

@@ -11,6 +11,8 @@ use super::server::{Home, Server};
 use crate::tools;
 use crate::ui::{Exit, Failure};
 
+const NEEDED: [&str; 2] = ["pg_dump", "pg_restore"];
+
 /// Not a client, but it is where they are.
 pub const SHELL: &str = "sh";
 
@@ -34,15 +36,18 @@ impl Clients {
         let place = match &server.home {
             Home::Container(container) => Place::Container(container.id.clone()),
             Home::Process(record) => {
-                let folder = record.program.with_file_name("");
-                if let Some(missing) = ["pg_dump", "pg_restore"].iter().find(|name| !folder.join(name).is_file()) {
-                    let title = format!("there is no `{missing}` in `{}`", folder.display());
+                // A link may lead to the server alone, and its clients are beside what it leads to.
+                let real = record.program.canonicalize().unwrap_or_else(|_| record.program.clone());
+                let folders = [record.program.with_file_name(""), real.with_file_name("")];
+                let has_all = |folder: &&PathBuf| NEEDED.iter().all(|name| folder.join(name).is_file());
+                let Some(folder) = folders.iter().find(has_all) else {
+                    let title = format!("there is no {} beside `{}`", NEEDED.join(" and no "), real.display());
                     bail!(
                         Failure::new(Exit::Failed, title)
                             .hint("install PostgreSQL's client programs of the server's version")
                     );
-                }
-                Place::Beside { folder, door }
+                };
+                Place::Beside { folder: folder.clone(), door }
             }
         };
         Ok(Clients { user: login.user.clone(), place })

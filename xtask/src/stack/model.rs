@@ -208,6 +208,22 @@ impl Stack {
         setting.map_or_else(|| service.image.to_string(), |setting| setting.value.clone())
     }
 
+    /// The same stack with another major version of PostgreSQL, run from that image.
+    pub fn with_postgres(&self, major: u32, image: &Image, reference: &str) -> Stack {
+        let mut stack = self.clone();
+        for service in &mut stack.services {
+            if let Kind::Postgres(postgres) = &mut service.kind {
+                postgres.major = major;
+                service.image = image.clone();
+            }
+        }
+        for setting in stack.settings.iter_mut().filter(|setting| setting.name == image.variable) {
+            setting.value = reference.to_owned();
+            setting.default = image.to_string();
+        }
+        stack
+    }
+
     /// The first service that does what the predicate asks for.
     pub fn find(&self, wanted: impl Fn(&Kind) -> bool) -> Option<&Service> {
         self.services.iter().find(|service| wanted(&service.kind))

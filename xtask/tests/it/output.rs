@@ -6,7 +6,7 @@ use expectorate::assert_contents;
 
 use crate::support::Checkout;
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 21] = [
     "up",
     "down",
     "stop",
@@ -24,6 +24,7 @@ const VERBS: [&str; 20] = [
     "check",
     "backup",
     "restore",
+    "upgrade",
     "toolbox",
     "render",
     "completions",

@@ -14,6 +14,7 @@ pub mod volumes;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub struct Docker<'a> {
     pub stack: &'a Stack,
     pub instance: &'a Instance,
     pub project: String,
+    /// Relative to the repository's root; beside the committed one, whose relative paths it has.
+    pub compose_file: PathBuf,
 }
 
 /// What the engine has of a project at one moment.
@@ -57,13 +60,13 @@ struct Hashes {
 impl<'a> Docker<'a> {
     pub fn new(repository: &'a Repository, stack: &'a Stack, instance: &'a Instance) -> Docker<'a> {
         let project = instance.identity.project.clone().unwrap_or_else(|| stack.name.clone());
-        Docker { repository, stack, instance, project }
+        Docker { repository, stack, instance, project, compose_file: render::compose::path(&stack.name) }
     }
 
     pub fn compose(&self) -> Compose {
         Compose {
             project: self.project.clone(),
-            file: self.repository.root.join(render::compose::path(&self.stack.name)),
+            file: self.repository.root.join(&self.compose_file),
             variables: self.stack.settings.iter().map(|one| (one.name.clone(), one.value.clone())).collect(),
         }
     }
@@ -158,17 +161,26 @@ impl<'a> Docker<'a> {
 
     /// Makes the Compose file what manifest and pins say now. It is committed: a change is told.
     pub fn refresh_compose_file(&self) -> Result<()> {
-        let wanted = render::compose::file(self.stack);
+        let wanted = self.generated();
         if self.has_file(&wanted) {
             return Ok(());
         }
+        self.write_compose_file()?;
+        ui::tell(format!("note: wrote {} anew, since the manifest changed; commit it", wanted.path.display()));
+        Ok(())
+    }
+
+    pub fn write_compose_file(&self) -> Result<()> {
+        let wanted = self.generated();
         let path = self.repository.root.join(&wanted.path);
         if let Some(folder) = path.parent() {
             files::create_folder(folder)?;
         }
-        files::write_atomically(&path, wanted.text.as_bytes(), 0o644)?;
-        ui::tell(format!("note: wrote {} anew, since the manifest changed; commit it", wanted.path.display()));
-        Ok(())
+        files::write_atomically(&path, wanted.text.as_bytes(), 0o644)
+    }
+
+    fn generated(&self) -> GeneratedFile {
+        GeneratedFile { path: self.compose_file.clone(), ..render::compose::file(self.stack) }
     }
 
     fn has_file(&self, wanted: &GeneratedFile) -> bool {
@@ -178,7 +190,7 @@ impl<'a> Docker<'a> {
     /// Of each service; of none where the file is not what it should be.
     async fn hashes(&self) -> Result<BTreeMap<String, String>> {
         let compose = self.compose();
-        let file = render::compose::file(self.stack);
+        let file = self.generated();
         if !self.has_file(&file) {
             return Ok(BTreeMap::new());
         }
