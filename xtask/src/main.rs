@@ -11,6 +11,7 @@ mod doctor;
 mod engine;
 mod files;
 mod instance;
+mod interruption;
 mod ports;
 mod render;
 mod stack;
@@ -22,7 +23,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{Cli, Verb};
 use context::Context;
@@ -55,12 +55,12 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let interruption = on_interruption(&cli.verb);
+    let left = interruption::leaves(&cli.verb);
     let exit = runtime.block_on(async {
         tokio::select! {
             done = run(cli) => done,
-            interrupted = interrupted() => interrupted.map(|()| {
-                if let Some(words) = interruption {
+            interrupted = interruption::wait() => interrupted.map(|()| {
+                if let Some(words) = left {
                     ui::tell(format!("\ninterrupted; {words}"));
                 }
                 Exit::Interrupted
@@ -78,21 +78,6 @@ fn main() -> ExitCode {
             }
             exit.into()
         }
-    }
-}
-
-/// What an interrupted verb leaves, where it leaves something.
-fn on_interruption(verb: &Verb) -> Option<&'static str> {
-    match verb {
-        Verb::Up(_) | Verb::Down(_) | Verb::Stop(_) | Verb::Restart(_) => Some(
-            "what started keeps running and is recorded: `cargo xtask status` shows it, `cargo xtask up` goes on, \
-             `cargo xtask stop` stops it",
-        ),
-        Verb::Seed(_) => Some("a database has all of its seeds or none: `cargo xtask seed` goes on"),
-        Verb::Backup(_) => Some("a backup is there whole or not at all: `cargo xtask backup list` shows what there is"),
-        Verb::Restore(_) => Some("a database is the restored one or still the old one: `cargo xtask status`"),
-        Verb::Upgrade(_) => Some("nothing is lost: `cargo xtask upgrade` goes on"),
-        _ => None,
     }
 }
 
@@ -126,17 +111,4 @@ async fn run(cli: Cli) -> Result<Exit> {
         Verb::Render(args) => commands::render::run(&cx, args),
         Verb::Doctor(_) | Verb::Completions(_) => Ok(Exit::Done),
     }
-}
-
-/// Ctrl-C, SIGTERM or a closed terminal.
-async fn interrupted() -> Result<()> {
-    let mut signals =
-        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
-    let [interrupt, terminate, hangup] = &mut signals;
-    tokio::select! {
-        _ = interrupt.recv() => {},
-        _ = terminate.recv() => {},
-        _ = hangup.recv() => {},
-    }
-    Ok(())
 }

@@ -98,7 +98,7 @@ pub async fn take_set(
     check_space(store, &sources).await?;
     let names: Vec<String> = present.iter().map(|(service, _)| service.short_name.clone()).collect();
     store.remove_partials(&names)?;
-    let backup = store::free_name(store, &names, label).await;
+    let backup = store::free_name(store, &names, label).await?;
     let recipe = Recipe { store, stack: &cx.stack.name, backup: &backup, label, seal };
     let (taken, moment) = take::set(sources, &others, &recipe).await?;
     Ok((taken, moment.skew_micros))

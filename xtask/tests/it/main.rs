@@ -22,6 +22,8 @@ mod migrate;
 mod output;
 mod pins;
 mod ports;
+mod restore;
 mod seed;
 mod support;
 mod toolbox;
+mod upgrade;

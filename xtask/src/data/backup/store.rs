@@ -16,6 +16,8 @@ use crate::ui::{Exit, Failure};
 const PARTIAL: &str = ".partial-";
 const VERIFIED: &str = "verified.json";
 const LABEL_LIMIT: usize = 40;
+/// How far another clock may be ahead of this one, in seconds, to be waited for.
+const LATE_SECS: i64 = 5;
 
 /// All backups of one stack in one place.
 #[derive(Debug, Clone)]
@@ -237,12 +239,23 @@ pub fn name_at(time: Timestamp, label: Option<&str>) -> String {
     }
 }
 
-/// A name that no member of the set has a backup of yet; its second may have to pass.
-pub async fn free_name(store: &Store, names: &[String], label: Option<&str>) -> String {
+/// A name for a second that no member of the set has a backup of yet, so that names sort as times do. It may have to pass.
+pub async fn free_name(store: &Store, names: &[String], label: Option<&str>) -> Result<String> {
+    let mut taken = Vec::new();
+    for name in names {
+        taken.extend(store.list(name)?.into_iter().filter_map(|kept| kept.time()));
+    }
     loop {
-        let backup = name_at(Timestamp::now(), label);
-        if names.iter().all(|name| !store.folder.join(name).join(&backup).exists()) {
-            return backup;
+        let now = Timestamp::now();
+        if taken.iter().all(|time| time.as_second() < now.as_second()) {
+            return Ok(name_at(now, label));
+        }
+        if taken.iter().any(|time| time.as_second() > now.as_second() + LATE_SECS) {
+            bail!(
+                Failure::new(Exit::Failed, "there is a backup of a later time than now").hint(
+                    "set this machine's clock right, or move that backup away: `cargo xtask backup list` shows it"
+                )
+            );
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

@@ -176,7 +176,7 @@ impl Side {
                 std::thread::sleep(INTERVAL);
             }
             drop(promote);
-            let info = ask_here(live, &["INFO"])?;
+            let info = settled(live)?;
             ensure!(info.contains("role:master"), "redis is still a replica: `cargo xtask restart redis` mends it");
             let keys = snapshot::keyspace(&info).0;
             let difference = keys.abs_diff(self.keys);
@@ -184,6 +184,20 @@ impl Side {
             Ok(())
         })
         .await?
+    }
+}
+
+/// What it says of itself once its log of commands begins with the new data: until then it does not let itself be stopped.
+fn settled(live: u16) -> Result<String> {
+    let begun = Instant::now();
+    loop {
+        let info = ask_here(live, &["INFO"])?;
+        let is_writing =
+            ["aof_rewrite_in_progress:1", "aof_rewrite_scheduled:1"].iter().any(|sign| info.contains(sign));
+        if !is_writing || begun.elapsed() > PATIENCE {
+            return Ok(info);
+        }
+        std::thread::sleep(INTERVAL);
     }
 }
 
