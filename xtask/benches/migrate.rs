@@ -34,8 +34,8 @@ use tokio::time::{Instant, sleep_until};
 use support::{DATABASES, Databases, Figures, Server, median, report, run};
 
 const MIGRATIONS: usize = 50;
-const EMPTY: [&str; 4] =
-    ["SET client_min_messages = error", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "CHECKPOINT"];
+const EMPTY: [&str; 5] =
+    ["SET client_min_messages = error", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "VACUUM", "CHECKPOINT"];
 const SQLX: &str = "sqlx, in a loop";
 const PSQL: &str = "psql -1, all at once";
 const MIGRATE: &str = "migrate";
