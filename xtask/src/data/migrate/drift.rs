@@ -9,16 +9,13 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::history::{CATALOG, History};
-use crate::engine::postgres::literal;
+use crate::engine::postgres::{FIRST_OF_USERS, literal};
 
 /// Object to definition: `column learning_sessions.mood` to `text not null`.
 pub type Catalog = BTreeMap<String, String>;
 
 /// Our own tables, and those of sqlx.
 const OURS: &str = "^_(sqlx_migrations|xtask_)";
-
-/// The first number that PostgreSQL gives to an object of its users: what comes before it need not be read.
-const FIRST_OF_USERS: u32 = 16_384;
 
 /// One object that is not as the migrations left it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
