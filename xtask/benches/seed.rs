@@ -17,37 +17,35 @@
 #![expect(clippy::disallowed_methods, reason = "no part of the helper: this starts it, and psql, from outside")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-use std::collections::BTreeMap;
+mod support;
+
 use std::io::{BufWriter, Write};
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+use std::{env, fs};
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use tempfile::TempDir;
+use anyhow::{Context, Result};
 
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-const DATABASES: [&str; 8] = ["event-store", "learning", "vocabulary", "user", "progress", "algorithm", "ai", "saga"];
+use support::{DATABASES, Databases, Figures, finished, median, report, run};
+
 /// In each database: a million over the set.
 const ROWS: usize = 125_000;
 const BATCH: usize = 1_000;
 const TABLE: &str =
     "CREATE TABLE measured (id integer PRIMARY KEY, name text NOT NULL, amount integer, at timestamptz NOT NULL)";
-const EMPTY: &str = "TRUNCATE measured; SET client_min_messages = error; DROP TABLE IF EXISTS _xtask_seeds; CHECKPOINT";
+const EMPTY: [&str; 4] =
+    ["TRUNCATE measured", "SET client_min_messages = error", "DROP TABLE IF EXISTS _xtask_seeds", "CHECKPOINT"];
 const INSERT: &str = "psql -f, INSERT";
 const COPY: &str = "psql, \\copy";
 const SEED: &str = "seed";
 const AGAIN: &str = "seed, unchanged";
+const HELP: &str = "--help";
 const MEMORY: &str = "memory of seed";
 /// Odd, so that the median is a figure that was measured.
 const ROUNDS: usize = 5;
-
-/// What was measured, by name.
-type Figures = BTreeMap<&'static str, Vec<f64>>;
+/// How often a round measures what takes milliseconds.
+const REPEATS: usize = 5;
 
 fn main() -> Result<ExitCode> {
     if !env::args().any(|argument| argument == "--bench") {
@@ -55,145 +53,62 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("load before: {}", fs::read_to_string("/proc/loadavg").unwrap_or_default().trim_end());
-    let bench = Bench::new()?;
+    let databases = Databases::start(write_rows)?;
+    databases.say(&[TABLE])?;
     let mut figures = Figures::default();
     for round in 1..=ROUNDS {
         println!("round {round} of {ROUNDS}");
-        bench.round(&mut figures).with_context(|| format!("round {round}"))?;
+        measure(&databases, &mut figures).with_context(|| format!("round {round}"))?;
     }
-    drop(bench);
-    Ok(if report(figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    drop(databases);
+    let [insert, copy, help] = [INSERT, COPY, HELP].map(|name| median(&figures, name));
+    let least = [insert.map(|insert| insert / 5.0), copy].into_iter().flatten().reduce(f64::min);
+    let is_met = report(
+        &figures,
+        &[
+            (INSERT, "ms", None),
+            (COPY, "ms", None),
+            (SEED, "ms", least),
+            (HELP, "ms", None),
+            (AGAIN, "ms", help.map(|help| help + 30.0)),
+            (MEMORY, "MB", Some(64.0)),
+        ],
+    );
+    Ok(if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A checkout whose databases run. Dropped, it is down, and gone.
-struct Bench {
-    folder: TempDir,
-    /// How psql reaches each database.
-    servers: Vec<Server>,
-}
-
-struct Server {
-    psql: PathBuf,
-    arguments: Vec<String>,
-}
-
-impl Bench {
-    fn new() -> Result<Bench> {
-        let mode = fs::Permissions::from_mode(0o755);
-        let folder = tempfile::Builder::new().prefix("xtask-bench-").permissions(mode).tempdir()?;
-        run(Command::new("cp").args(["-r", "config", "docker"]).arg(folder.path()).current_dir(REPOSITORY))?;
-        let example = fs::read_to_string(Path::new(REPOSITORY).join(".env.example"))?;
-        let candidates = 20_000 + std::process::id() as u16 % 6_000..32_000;
-        let free = candidates.filter(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok());
-        let names = example.lines().filter_map(|line| line.split_once('=').map(|(name, _)| name));
-        let ports = names.filter(|name| name.ends_with("_PORT")).zip(free);
-        fs::write(
-            folder.path().join(".env"),
-            ports.map(|(name, port)| format!("{name}={port}\n")).collect::<String>(),
-        )?;
-        write_rows(folder.path())?;
-        for database in DATABASES {
-            let seeds = folder.path().join(format!("config/effect/{database}/seeds"));
-            fs::remove_dir_all(&seeds)?;
-            fs::create_dir_all(&seeds)?;
-            fs::copy(folder.path().join("rows.csv"), seeds.join("0001_measured.csv"))?;
-        }
-        let mut bench = Bench { folder, servers: Vec::new() };
-        run(bench.helper().arg("up").args(DATABASES))?;
-        let state = bench.folder.path().join(".xtask/effect");
-        let instance = read_json(&state.join("instance.json"))?;
-        let data = instance["data_elsewhere"].as_str().map_or(state, PathBuf::from);
-        for database in DATABASES {
-            let record = read_json(&data.join(database).join("record.json"))?;
-            let text = |value: &Value| value.as_str().map(str::to_owned).context("a record lacks what psql needs");
-            let arguments = vec![
-                "-Xqv".to_owned(),
-                "ON_ERROR_STOP=1".to_owned(),
-                format!("--host={}", text(&record["sockets"])?),
-                format!("--port={}", record["port"]),
-                format!("--username={}", text(&record["login"]["user"])?),
-                format!("--dbname={}", text(&record["login"]["database"])?),
-            ];
-            bench
-                .servers
-                .push(Server { psql: Path::new(&text(&record["program"])?).with_file_name("psql"), arguments });
-        }
-        bench.psql(&["-c".to_owned(), TABLE.to_owned()])?;
-        Ok(bench)
-    }
-
-    fn helper(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        for name in ["XTASK_STACK", "XTASK_ROOT", "XTASK_OFFLINE"] {
-            command.env_remove(name);
-        }
-        command.env("XTASK_STATE_DIR", self.folder.path().join("state")).env("XTASK_ENGINE", "native");
-        command.current_dir(self.folder.path()).stdin(Stdio::null());
-        command
-    }
-
-    /// psql with these arguments on all databases at once; gives milliseconds.
-    fn psql(&self, arguments: &[String]) -> Result<f64> {
-        let begun = Instant::now();
-        let started = self.servers.iter().map(|server| self.start(server, arguments)).collect::<Vec<_>>();
-        for child in started {
-            finished(child?, arguments)?;
-        }
-        Ok(begun.elapsed().as_secs_f64() * 1e3)
-    }
-
-    /// The same, one database after another.
-    fn psql_in_turn(&self, arguments: &[String]) -> Result<f64> {
-        let begun = Instant::now();
-        for server in &self.servers {
-            finished(self.start(server, arguments)?, arguments)?;
-        }
-        Ok(begun.elapsed().as_secs_f64() * 1e3)
-    }
-
-    fn start(&self, server: &Server, arguments: &[String]) -> Result<Child> {
-        let mut psql = Command::new(&server.psql);
-        psql.args(&server.arguments).args(arguments).current_dir(self.folder.path());
-        psql.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start psql")
-    }
-
-    fn round(&self, figures: &mut Figures) -> Result<()> {
-        let mut note = |name, figure| figures.entry(name).or_default().push(figure);
-        let empty = || -> Result<()> {
-            let commands = EMPTY.split("; ").flat_map(|one| ["-c".to_owned(), one.to_owned()]).collect::<Vec<_>>();
-            self.psql(&commands)?;
-            rustix::fs::sync();
-            Ok(())
-        };
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        empty()?;
-        note(INSERT, self.psql_in_turn(&words(&["-f", "rows.sql"]))?);
-        empty()?;
-        note(COPY, self.psql(&words(&["-c", "\\copy measured from 'rows.csv' csv header"]))?);
-        empty()?;
-        let (took, memory) = run(self.helper().arg("seed"))?;
-        note(SEED, took);
-        memory.into_iter().for_each(|memory| note(MEMORY, memory));
-        note(AGAIN, run(self.helper().arg("seed"))?.0);
+fn measure(databases: &Databases, figures: &mut Figures) -> Result<()> {
+    let mut note = |name, figure| figures.entry(name).or_default().push(figure);
+    let empty = || -> Result<()> {
+        databases.say(&EMPTY)?;
+        rustix::fs::sync();
         Ok(())
+    };
+    empty()?;
+    let begun = Instant::now();
+    for server in &databases.servers {
+        finished(databases.psql_of(server, &["-f".to_owned(), "rows.sql".to_owned()])?)?;
     }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        if let Err(error) = run(self.helper().args(["down", "--volumes", "--yes", "--discard"])) {
-            println!("servers of the bench may be left: {error:#}");
-        }
+    note(INSERT, begun.elapsed().as_secs_f64() * 1e3);
+    empty()?;
+    note(COPY, databases.psql_each(|_| vec!["-c".into(), "\\copy measured from 'rows.csv' csv header".into()])?);
+    empty()?;
+    // As for files that were never read: their checksums are part of it.
+    let known = databases.path(".xtask/effect/seeds.json");
+    if known.exists() {
+        fs::remove_file(known)?;
     }
-}
-
-fn finished(mut child: Child, arguments: &[String]) -> Result<()> {
-    let status = child.wait()?;
-    ensure!(status.success(), "psql {arguments:?} failed ({status})");
+    let (took, memory) = run(databases.helper().arg("seed"))?;
+    note(SEED, took);
+    memory.into_iter().for_each(|memory| note(MEMORY, memory));
+    for _ in 0..REPEATS {
+        note(AGAIN, run(databases.helper().arg("seed"))?.0);
+        note(HELP, run(databases.helper().arg("--help"))?.0);
+    }
     Ok(())
 }
 
-/// The same rows as CSV and as INSERTs.
+/// The same rows as CSV, also as the only seed of each database, and as INSERTs.
 fn write_rows(folder: &Path) -> Result<()> {
     let mut csv = BufWriter::new(fs::File::create(folder.join("rows.csv"))?);
     let mut sql = BufWriter::new(fs::File::create(folder.join("rows.sql"))?);
@@ -206,61 +121,12 @@ fn write_rows(folder: &Path) -> Result<()> {
         writeln!(sql, "{begin}({id}, '{name}', {}, '{at}'){end}", id % 997)?;
     }
     csv.flush()?;
-    Ok(sql.flush()?)
-}
-
-/// Runs to the end, which must be a good one; gives milliseconds, and megabytes of memory.
-fn run(command: &mut Command) -> Result<(f64, Option<f64>)> {
-    let begun = Instant::now();
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let status = PathBuf::from(format!("/proc/{}/status", child.id()));
-    let watch = thread::spawn(move || {
-        let mut largest = None;
-        while let Some(now) = high_water(&status) {
-            largest = Some(now);
-            thread::sleep(Duration::from_millis(4));
-        }
-        largest
-    });
-    let output = child.wait_with_output()?;
-    let took = begun.elapsed().as_secs_f64() * 1e3;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed ({}):\n{said}", output.status);
-    Ok((took, watch.join().unwrap_or(None)))
-}
-
-/// The largest resident set so far, in megabytes; `None` once the process has ended.
-fn high_water(status: &Path) -> Option<f64> {
-    let text = fs::read_to_string(status).ok()?;
-    let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?;
-    Some(kibibytes.parse::<f64>().ok()? * 1024.0 / 1e6)
-}
-
-fn read_json(path: &Path) -> Result<Value> {
-    Ok(serde_json::from_slice(&fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?)?)
-}
-
-/// Prints the table, and tells whether every goal is met.
-fn report(mut figures: Figures) -> bool {
-    figures.values_mut().for_each(|figures| figures.sort_by(f64::total_cmp));
-    let median = |name: &str| figures.get(name).and_then(|sorted| sorted.get(sorted.len() / 2)).copied();
-    let least = |goals: [Option<f64>; 2]| goals.into_iter().flatten().reduce(f64::min);
-    let goals = [
-        (INSERT, "ms", None),
-        (COPY, "ms", None),
-        (SEED, "ms", least([median(INSERT).map(|insert| insert / 5.0), median(COPY)])),
-        (AGAIN, "ms", None),
-        (MEMORY, "MB", Some(64.0)),
-    ];
-    let mut is_met = true;
-    println!("\n{:20} {:>11} {:>11} {:>11} {:>11}  runs", "", "goal", "median", "least", "most");
-    for (name, unit, goal) in goals {
-        let verdict = goal.zip(median(name)).map(|(goal, median)| if median > goal { "missed" } else { "met" });
-        is_met &= verdict != Some("missed");
-        let sorted = figures.get(name).map_or(&[][..], Vec::as_slice);
-        let cells = [goal, median(name), sorted.first().copied(), sorted.last().copied()]
-            .map(|figure| format!("{:>11}", figure.map_or("-".to_owned(), |figure| format!("{figure:.1} {unit}"))));
-        println!("{name:20} {} {:>5}  {}", cells.join(" "), sorted.len(), verdict.unwrap_or_default());
+    sql.flush()?;
+    for database in DATABASES {
+        let seeds = folder.join(format!("config/effect/{database}/seeds"));
+        fs::remove_dir_all(&seeds)?;
+        fs::create_dir_all(&seeds)?;
+        fs::copy(folder.join("rows.csv"), seeds.join("0001_measured.csv"))?;
     }
-    is_met
+    Ok(())
 }

@@ -21,20 +21,23 @@
 #![expect(clippy::disallowed_methods, reason = "no part of the helper: this starts it, and the script, from outside")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-use std::collections::BTreeMap;
+mod support;
+
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::time::Instant;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
+
+use support::{Figures, median, read_json, report, run};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const UP: [&str; 3] = ["up", "--without", "pubsub"];
@@ -113,11 +116,8 @@ fn main() -> Result<ExitCode> {
         bench.round(&script, &mut figures).with_context(|| format!("round {round}"))?;
     }
     drop(bench);
-    Ok(if report(figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report(&figures, &goals(median(&figures, SCRIPT))) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
-
-/// What was measured, by the names of [`goals`].
-type Figures = BTreeMap<&'static str, Vec<f64>>;
 
 /// The script's environment, its user if that is not who runs the bench, and where its programs come from if that is a
 /// toolbox: other caches of the bench share it.
@@ -287,37 +287,6 @@ fn empty_folder(parent: &Path) -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix("xtask-bench-").permissions(mode).tempdir_in(parent)?)
 }
 
-/// Runs to the end, which must be a good one; gives milliseconds, and megabytes of memory.
-fn run(command: &mut Command) -> Result<(f64, Option<f64>)> {
-    let begun = Instant::now();
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let status = PathBuf::from(format!("/proc/{}/status", child.id()));
-    let watch = thread::spawn(move || {
-        let mut largest = None;
-        while let Some(now) = high_water(&status) {
-            largest = Some(now);
-            thread::sleep(Duration::from_millis(4));
-        }
-        largest
-    });
-    let output = child.wait_with_output()?;
-    let took = begun.elapsed().as_secs_f64() * 1e3;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed ({}):\n{said}", output.status);
-    Ok((took, watch.join().unwrap_or(None)))
-}
-
-/// The largest resident set so far, in megabytes; `None` once the process has ended.
-fn high_water(status: &Path) -> Option<f64> {
-    let text = fs::read_to_string(status).ok()?;
-    let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?;
-    Some(kibibytes.parse::<f64>().ok()? * 1024.0 / 1e6)
-}
-
-fn read_json(path: &Path) -> Result<Value> {
-    Ok(serde_json::from_slice(&fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?)?)
-}
-
 /// What is measured, its unit, and the most that its median may be.
 fn goals(script: Option<f64>) -> [(&'static str, &'static str, Option<f64>); 6] {
     [
@@ -328,21 +297,4 @@ fn goals(script: Option<f64>) -> [(&'static str, &'static str, Option<f64>); 6] 
         (HELP, "ms", Some(10.0)),
         (MEMORY, "MB", Some(50.0)),
     ]
-}
-
-/// Prints the table, and tells whether every goal is met. What could not be measured is not missed.
-fn report(mut figures: Figures) -> bool {
-    figures.values_mut().for_each(|figures| figures.sort_by(f64::total_cmp));
-    let median = |name: &str| figures.get(name).and_then(|sorted| sorted.get(sorted.len() / 2)).copied();
-    let mut is_met = true;
-    println!("\n{:20} {:>11} {:>11} {:>11} {:>11}  runs", "", "goal", "median", "least", "most");
-    for (name, unit, goal) in goals(median(SCRIPT)) {
-        let verdict = goal.zip(median(name)).map(|(goal, median)| if median > goal { "missed" } else { "met" });
-        is_met &= verdict != Some("missed");
-        let sorted = figures.get(name).map_or(&[][..], Vec::as_slice);
-        let cells = [goal, median(name), sorted.first().copied(), sorted.last().copied()]
-            .map(|figure| format!("{:>11}", figure.map_or("-".to_owned(), |figure| format!("{figure:.1} {unit}"))));
-        println!("{name:20} {} {:>5}  {}", cells.join(" "), sorted.len(), verdict.unwrap_or_default());
-    }
-    is_met
 }

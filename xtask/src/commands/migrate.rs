@@ -18,7 +18,6 @@ use crate::data::migrate::fault::{self, Fault};
 use crate::data::migrate::locks::Timeouts;
 use crate::data::migrate::plan::{self, Back, Direction, Gaps, State, Step};
 use crate::data::migrate::{Fate, Set, script, source};
-use crate::data::target;
 use crate::engine::plan::Action;
 use crate::engine::server::{Observed, Server};
 use crate::engine::{self, Engine};
@@ -63,10 +62,10 @@ async fn open<'a>(cx: &'a Context, names: &[String]) -> Result<Set<'a>> {
         bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(up));
     };
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
-    let targets = target::open(&engine, &cx.stack, names).await?;
+    let set = Set::open(&cx.repository.root, &engine, &cx.stack, names).await?;
     // What `up` takes for known may be about to change.
     Known::forget(&instance)?;
-    Set::read(&cx.repository.root, targets).await
+    Ok(set)
 }
 
 fn timeouts(args: &MigrateTimeouts) -> Timeouts {
@@ -365,7 +364,7 @@ fn new(cx: &Context, args: &MigrateNewArgs) -> Result<Exit> {
         bail!(Failure::new(Exit::Usage, format!("`{}` is no name", args.name)).hint("say what the migration does"));
     }
     files::create_folder(&cx.repository.root.join(&folder))?;
-    let (sources, _) = source::read(&cx.repository.root, &service.short_name, postgres);
+    let (sources, _) = source::read(&cx.repository.root, &service.short_name, &postgres.migrations);
     let latest = sources.iter().filter(|source| source.folder == folder).flat_map(|source| &source.migrations);
     let now: i64 = Timestamp::now().strftime("%Y%m%d%H%M%S").to_string().parse()?;
     let version = latest.map(|one| one.version + 1).max().unwrap_or(0).max(now);

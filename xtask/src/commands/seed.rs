@@ -1,6 +1,7 @@
 //! `cargo xtask seed`: fills the databases with the rows that a new one begins with, the same on every machine: all of
 //! them or none. What is filled already is left alone.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -9,12 +10,14 @@ use serde_json::{Value, json};
 
 use crate::cli::SeedArgs;
 use crate::context::{self, Context, unknown};
+use crate::data::seed::checksums::Checksums;
 use crate::data::seed::files::{self, SeedFile};
 use crate::data::seed::record::{self, Dying};
 use crate::data::seed::run::{self, Outcome, Rows};
 use crate::data::seed::{Job, State};
 use crate::data::target;
 use crate::engine::Engine;
+use crate::instance::Instance;
 use crate::stack::fault::Faults;
 use crate::ui::{self, Exit, Failure, table, units};
 
@@ -32,12 +35,14 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
         ui::tell("there are no seeds");
         return Ok(Exit::Done);
     }
-    let (seeds, targets) = tokio::join!(list(cx, &names), target::open(&engine, &cx.stack, &names));
-    let mut jobs = Vec::new();
-    for (files, target) in seeds?.into_iter().zip(targets?) {
-        jobs.push(Job { target, files, recorded: Default::default(), scale: 1, state: State::Fresh });
-    }
-    look(&mut jobs, args.scale).await?;
+    let opening = target::open_asking(&engine, &cx.stack, &names, |_| record::question());
+    let (seeds, opened) = tokio::join!(list(cx, &instance, &names), opening);
+    let jobs = seeds?.into_iter().zip(opened?).map(async |(files, (mut target, answer))| {
+        let recorded = record::read_on(&answer, &mut target.connection).await?;
+        Ok::<_, anyhow::Error>(Job { target, files, recorded, scale: 1, state: State::Fresh })
+    });
+    let mut jobs = try_join_all(jobs).await?;
+    weigh(&mut jobs, args.scale);
     if !args.again && jobs.iter().all(|job| job.state == State::Same) {
         return unchanged(cx, args, &jobs);
     }
@@ -87,13 +92,14 @@ fn with_seeds(cx: &Context, names: Vec<String>) -> Result<Vec<String>> {
 }
 
 /// The files of each database. Reading them all for their checksums is work for other threads.
-async fn list(cx: &Context, names: &[String]) -> Result<Vec<Vec<SeedFile>>> {
+async fn list(cx: &Context, instance: &Instance, names: &[String]) -> Result<Vec<Vec<SeedFile>>> {
+    let known = Arc::new(Checksums::read(instance));
     let wanted = cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name));
     let listing = wanted.map(|(_, postgres)| {
-        let (root, folder) = (cx.repository.root.clone(), postgres.seeds.clone());
+        let (root, folder, known) = (cx.repository.root.clone(), postgres.seeds.clone(), known.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let mut faults = Vec::new();
-            files::list(&root, &folder, &mut faults).map(|files| (files, faults))
+            files::list(&root, &folder, &known, &mut faults).map(|files| (files, faults))
         });
         async move { reading.await? }
     });
@@ -106,6 +112,7 @@ async fn list(cx: &Context, names: &[String]) -> Result<Vec<Vec<SeedFile>>> {
     if !faults.0.is_empty() {
         bail!(wrong_seeds(faults));
     }
+    Arc::unwrap_or_clone(known).keep(instance, seeds.iter().flatten())?;
     Ok(seeds)
 }
 
@@ -127,13 +134,19 @@ fn wrong_seeds(faults: Faults) -> Failure {
     Failure { title: failure.title.replace("the configuration", "the seeds"), ..failure }
 }
 
-/// Asks every database what it was seeded with.
+/// Asks every database again what it was seeded with.
 async fn look(jobs: &mut [Job<'_>], scale: Option<u32>) -> Result<()> {
     let reading = jobs.iter_mut().map(async |job| {
         job.recorded = record::read(&mut job.target.connection).await?;
         Ok::<(), anyhow::Error>(())
     });
     try_join_all(reading).await?;
+    weigh(jobs, scale);
+    Ok(())
+}
+
+/// What there is to do in each database.
+fn weigh(jobs: &mut [Job<'_>], scale: Option<u32>) {
     let recorded = |job: &Job<'_>| job.recorded.entries.first().map(|entry| entry.scale);
     // References lead from one database to the next: what is new joins the others at their scale.
     let common = jobs.iter().find_map(&recorded).unwrap_or(1);
@@ -141,7 +154,6 @@ async fn look(jobs: &mut [Job<'_>], scale: Option<u32>) -> Result<()> {
         job.scale = scale.or(recorded(job)).unwrap_or(common);
         job.state = State::of(&job.files, &job.recorded, job.scale);
     }
-    Ok(())
 }
 
 /// The verb as it is typed to do the same.

@@ -1,8 +1,8 @@
 //! A database that a verb works on: connected, and proven to be this instance's by the `cluster_name` that it answers.
 
 use anyhow::{Context, Result, bail};
-use sqlx::Row;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Row};
 
 use crate::engine::Engine;
 use crate::engine::postgres::{self, Door, Login};
@@ -37,6 +37,18 @@ impl Target<'_> {
 
 /// Opens the databases of those short names, all at once, in the stack's order; all that do not run are told together.
 pub async fn open<'a>(engine: &Engine<'_>, stack: &'a Stack, names: &[String]) -> Result<Vec<Target<'a>>> {
+    let opened = open_asking(engine, stack, names, |_| String::new()).await?;
+    Ok(opened.into_iter().map(|(target, _)| target).collect())
+}
+
+/// As [`open`]. The message that proves a database also asks it for `expressions`, which its row begins with: a verb that
+/// mostly finds nothing to do need not ask twice.
+pub async fn open_asking<'a>(
+    engine: &Engine<'_>,
+    stack: &'a Stack,
+    names: &[String],
+    expressions: impl Fn(&Postgres) -> String,
+) -> Result<Vec<(Target<'a>, PgRow)>> {
     let wanted: Vec<(&Service, &Postgres)> =
         stack.databases().filter(|(service, _)| names.contains(&service.short_name)).collect();
     let services: Vec<&Service> = wanted.iter().map(|(service, _)| *service).collect();
@@ -52,22 +64,27 @@ pub async fn open<'a>(engine: &Engine<'_>, stack: &'a Stack, names: &[String]) -
         let hint = format!("`cargo xtask up {}`", absent.join(" "));
         bail!(Failure::new(Exit::Failed, format!("not running: {}", absent.join(", "))).hint(hint));
     }
+    let expressions = &expressions;
     let opening = wanted.iter().zip(&servers).map(async |((service, postgres), server)| {
         let (door, login) = server.door().with_context(|| format!("`{}` has no login", service.short_name))?;
         let login = login.clone();
         let mut connection = postgres::open(&door, &login.user, &login.database)
             .await
             .with_context(|| format!("cannot connect to `{}`", service.short_name))?;
-        prove(&mut connection, server).await?;
-        Ok(Target { service, postgres, door, login, connection })
+        let answer = prove(&mut connection, server, expressions(postgres)).await?;
+        Ok((Target { service, postgres, door, login, connection }, answer))
     });
     futures_util::future::join_all(opening).await.into_iter().collect()
 }
 
 /// The server must answer the name that it was started with.
-async fn prove(connection: &mut PgConnection, server: &Server) -> Result<()> {
-    let row = sqlx::raw_sql("SELECT current_setting('cluster_name')").fetch_one(connection).await?;
-    let answered: &str = row.try_get(0)?;
+async fn prove(connection: &mut PgConnection, server: &Server, mut expressions: String) -> Result<PgRow> {
+    if !expressions.is_empty() {
+        expressions.push_str(", ");
+    }
+    let sql = format!("SELECT {expressions}current_setting('cluster_name')");
+    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?;
+    let answered: &str = row.try_get(row.len() - 1)?;
     if answered != server.cluster_name {
         bail!(
             Failure::new(Exit::Refused, format!("port {} is not `{}` of this instance", server.port, server.service))
@@ -75,5 +92,5 @@ async fn prove(connection: &mut PgConnection, server: &Server) -> Result<()> {
                 .hint("`cargo xtask ports` shows who holds the port")
         );
     }
-    Ok(())
+    Ok(row)
 }

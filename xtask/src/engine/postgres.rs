@@ -61,6 +61,9 @@ pub const MAINTENANCE_DATABASE: &str = "postgres";
 /// hundredth of making one.
 pub const SPARE_DATABASE: &str = "xtask_spare";
 
+/// The first number that a server gives to an object of its users: what comes before it is the system's own.
+pub const FIRST_OF_USERS: u32 = 16_384;
+
 /// Version 3.0 of the protocol.
 const PROTOCOL: u32 = 3 << 16;
 /// How long a server may take for what should take milliseconds.

@@ -73,7 +73,7 @@ pub fn failure(faults: &[Fault]) -> Failure {
 
 /// The faults of a text, one for each place.
 pub fn of_text(database: &str, version: i64, script: &super::source::Script) -> Vec<Fault> {
-    let flaws = script::flaws(&script.text).into_iter();
+    let flaws = script.flaws().iter();
     flaws
         .map(|flaw| {
             let (line, column) = script::place(&script.text, flaw.offset);
@@ -82,7 +82,7 @@ pub fn of_text(database: &str, version: i64, script: &super::source::Script) -> 
                 kind: FaultKind::Refused,
                 version: Some(version),
                 files: vec![PathBuf::from(format!("{}:{line}:{column}", script.path.display()))],
-                what: flaw.what,
+                what: flaw.what.clone(),
                 detail: script.text.lines().nth(line - 1).map(|text| format!("{line} | {text}")).unwrap_or_default(),
                 fix: "mend the file and run `cargo xtask migrate` again".into(),
             }

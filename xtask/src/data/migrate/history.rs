@@ -2,7 +2,7 @@
 //! the catalog that it made. Whoever else writes sqlx's table (a service's own `sqlx::migrate!`) is believed.
 
 use anyhow::Result;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::source::{Migration, Source};
@@ -40,27 +40,36 @@ pub struct History {
 }
 
 impl History {
-    /// Asks a database, in two messages.
-    pub async fn read(connection: &mut PgConnection, sources: &[Source]) -> Result<History> {
+    /// What a database is asked first, as expressions of one row.
+    pub fn question(tables: &[String]) -> String {
         let is_there = |table: &str| {
             format!("to_regclass(quote_ident(current_schema()) || {}) IS NOT NULL", literal(&format!(".{table}")))
         };
-        let tables = sources.iter().map(|source| source.table.as_str()).chain([CATALOG]);
-        let asked: Vec<String> = tables.map(is_there).collect();
-        let facts = format!(
-            "SELECT current_database()::text, coalesce(current_schema()::text, ''), current_setting('search_path'), {}",
+        let asked: Vec<String> = tables.iter().map(String::as_str).chain([CATALOG]).map(is_there).collect();
+        format!(
+            "current_database()::text, coalesce(current_schema()::text, ''), current_setting('search_path'), {}",
             asked.join(", ")
-        );
-        let row = sqlx::raw_sql(AssertSqlSafe(facts)).fetch_one(&mut *connection).await?;
-        let has: Vec<bool> = (3..row.len()).map(|index| row.try_get(index)).collect::<Result<_, _>>()?;
-        let has_ours = has.last().copied().unwrap_or_default();
+        )
+    }
+
+    /// Asks a database, in two messages.
+    pub async fn read(connection: &mut PgConnection, sources: &[Source]) -> Result<History> {
+        let tables: Vec<String> = sources.iter().map(|source| source.table.clone()).collect();
+        let sql = format!("SELECT {}", History::question(&tables));
+        let answer = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut *connection).await?;
+        History::read_on(&answer, connection, sources).await
+    }
+
+    /// Asks the rest, once the [question](Self::question) is answered.
+    pub async fn read_on(answer: &PgRow, connection: &mut PgConnection, sources: &[Source]) -> Result<History> {
+        let is_there = |index: usize| answer.try_get(3 + index);
         let mut history = History {
-            database: row.try_get(0)?,
-            schema: row.try_get(1)?,
-            search_path: row.try_get(2)?,
+            database: answer.try_get(0)?,
+            schema: answer.try_get(1)?,
+            search_path: answer.try_get(2)?,
             applied: vec![Vec::new(); sources.len()],
-            has_table: has[..sources.len()].to_vec(),
-            has_ours,
+            has_table: (0..sources.len()).map(is_there).collect::<Result<_, _>>()?,
+            has_ours: is_there(sources.len())?,
             recorded: None,
         };
         history.read_rows(connection, sources).await?;

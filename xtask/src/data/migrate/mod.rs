@@ -22,8 +22,11 @@ use anyhow::{Result, bail};
 use futures_util::future::join_all;
 use sqlx::AssertSqlSafe;
 
-use super::target::Target;
+use super::target::{self, Target};
+use crate::engine::Engine;
 use crate::render;
+use crate::stack::Stack;
+use crate::stack::model::Postgres;
 use crate::ui::{self, Exit, Failure};
 use drift::Drift;
 use execute::{Ended, Job, Ran};
@@ -62,19 +65,29 @@ pub struct Set<'a> {
 const ATTEMPTS: usize = 5;
 
 impl<'a> Set<'a> {
-    /// Reads the files and the histories of all databases.
-    pub async fn read(root: &Path, targets: Vec<Target<'a>>) -> Result<Set<'a>> {
-        let mut faults = Vec::new();
-        let reading = targets.into_iter().map(|mut target| {
-            let (sources, found) = source::read(root, target.name(), target.postgres);
-            faults.extend(found);
-            async move {
-                let history = History::read(&mut target.connection, &sources).await?;
-                Ok(Member { target, sources, history })
-            }
+    /// Opens the databases of those short names and reads their histories. The files are read while the servers take the
+    /// connections: there may be hundreds.
+    pub async fn open(root: &Path, engine: &Engine<'_>, stack: &'a Stack, names: &[String]) -> Result<Set<'a>> {
+        let wanted = stack.databases().filter(|(service, _)| names.contains(&service.short_name));
+        let reading = wanted.map(|(service, postgres)| {
+            let (root, name, folders) = (root.to_owned(), service.short_name.clone(), postgres.migrations.clone());
+            tokio::task::spawn_blocking(move || source::read(&root, &name, &folders))
         });
         let reading: Vec<_> = reading.collect();
-        let members: Vec<Result<Member<'a>>> = join_all(reading).await;
+        let question = |postgres: &Postgres| History::question(&source::tables(&postgres.migrations));
+        let opened = target::open_asking(engine, stack, names, question).await?;
+        let mut faults = Vec::new();
+        let mut files = Vec::new();
+        for read in join_all(reading).await {
+            let (sources, found) = read?;
+            faults.extend(found);
+            files.push(sources);
+        }
+        let members = opened.into_iter().zip(files).map(async |((mut target, answer), sources)| {
+            let history = History::read_on(&answer, &mut target.connection, &sources).await?;
+            Ok(Member { target, sources, history })
+        });
+        let members: Vec<Result<Member<'a>>> = join_all(members).await;
         Ok(Set { members: members.into_iter().collect::<Result<_>>()?, faults })
     }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use sha2::{Digest, Sha384};
 
 use super::fault::{Fault, FaultKind};
-use super::script;
+use super::script::{self, Flaw};
 use crate::files;
-use crate::stack::model::Postgres;
 
 /// One folder of migrations, with the table that remembers which of them were applied.
 #[derive(Debug, Clone)]
@@ -41,13 +41,20 @@ pub struct Script {
     pub checksum: Vec<u8>,
     /// It must not run in a transaction.
     pub no_transaction: bool,
+    /// Found when somebody asks: a file that was applied long ago is not searched.
+    flaws: OnceLock<Vec<Flaw>>,
 }
 
 impl Script {
     pub fn new(path: PathBuf, text: String) -> Script {
         let checksum = Sha384::digest(&text).to_vec();
         let no_transaction = text.starts_with(script::NO_TRANSACTION);
-        Script { path, text, checksum, no_transaction }
+        Script { path, text, checksum, no_transaction, flaws: OnceLock::new() }
+    }
+
+    /// What in it cannot be run here.
+    pub fn flaws(&self) -> &[Flaw] {
+        self.flaws.get_or_init(|| script::flaws(&self.text))
     }
 }
 
@@ -88,10 +95,10 @@ pub fn tables(folders: &[PathBuf]) -> Vec<String> {
 }
 
 /// Reads all sources of a database. Everything that is wrong with the files is told at once.
-pub fn read(root: &Path, database: &str, postgres: &Postgres) -> (Vec<Source>, Vec<Fault>) {
+pub fn read(root: &Path, database: &str, folders: &[PathBuf]) -> (Vec<Source>, Vec<Fault>) {
     let mut faults = Vec::new();
-    let tables = tables(&postgres.migrations);
-    let sources = postgres.migrations.iter().zip(&tables).map(|(folder, table)| {
+    let tables = tables(folders);
+    let sources = folders.iter().zip(&tables).map(|(folder, table)| {
         let migrations = read_folder(root, folder, database, &mut faults);
         Source { folder: folder.clone(), table: table.clone(), migrations }
     });

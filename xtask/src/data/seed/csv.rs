@@ -8,10 +8,14 @@ use anyhow::{Context, Result};
 use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 
-use super::files::{PIECE, SeedFile, quoted};
+use super::files::{SeedFile, quoted};
 
+/// What is sent at once. Larger pieces are slower: they leave the cache between this and the server.
+const PIECE: usize = 64 * 1024;
 /// Pieces that are read ahead of the server.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
+/// After how many bytes it is told how far it is.
+const TOLD: u64 = 2_000_000;
 const HEADER_LIMIT: u64 = 64 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -53,7 +57,7 @@ pub fn statement(table: &str, columns: &[String]) -> String {
     format!("COPY {table} ({columns}) FROM STDIN WITH (FORMAT csv, HEADER true, NULL '\\N', ENCODING 'UTF8')")
 }
 
-/// Sends the file; tells after each piece how many bytes went.
+/// Sends the file; tells after each step of some pieces how many bytes went.
 pub async fn copy(
     connection: &mut PgConnection,
     file: &SeedFile,
@@ -68,26 +72,27 @@ pub async fn copy(
         let mut file = File::open(path)?;
         let mut is_first = true;
         loop {
-            let mut piece = vec![0; PIECE];
-            let mut length = file.read(&mut piece)?;
-            if length == 0 {
+            let mut piece = Vec::with_capacity(PIECE);
+            file.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
+            if piece.is_empty() {
                 return Ok(());
             }
-            if std::mem::take(&mut is_first) && piece[..length].starts_with(BYTE_ORDER_MARK) {
-                piece.copy_within(BYTE_ORDER_MARK.len()..length, 0);
-                length -= BYTE_ORDER_MARK.len();
+            if std::mem::take(&mut is_first) && piece.starts_with(BYTE_ORDER_MARK) {
+                piece.drain(..BYTE_ORDER_MARK.len());
             }
-            piece.truncate(length);
             if sender.blocking_send(piece).is_err() {
                 return Ok(());
             }
         }
     });
-    let mut total = 0;
+    let mut total = 0_u64;
     while let Some(piece) = pieces.recv().await {
+        let before = total;
         total += piece.len() as u64;
         copy.send(piece).await?;
-        sent(total);
+        if total / TOLD > before / TOLD {
+            sent(total);
+        }
     }
     if let Err(error) = reading.await? {
         copy.abort("the file could not be read").await?;

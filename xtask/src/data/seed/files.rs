@@ -4,17 +4,17 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use super::checksums::{Checksums, Stamp};
 use super::{csv, sql};
 use crate::files;
 use crate::stack::fault::Fault;
 
 /// What is read of a file at once, so that memory does not grow with it.
-pub const PIECE: usize = 256 * 1024;
+const PIECE: usize = 256 * 1024;
 /// An `.sql` file is one message, held in memory here and by the server. More is data, and data is streamed as CSV.
 const SQL_LIMIT: u64 = 8_000_000;
 
@@ -27,7 +27,8 @@ pub struct SeedFile {
     pub bytes: u64,
     pub checksum: String,
     pub kind: Kind,
-    modified: Option<SystemTime>,
+    /// When it was read for its checksum.
+    pub stamp: Stamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +41,7 @@ pub enum Kind {
 impl SeedFile {
     /// Whether it is no longer the file that the checksum is of.
     pub fn has_changed(&self) -> bool {
-        let now = std::fs::metadata(&self.path);
-        now.is_ok_and(|now| now.len() != self.bytes || now.modified().ok() != self.modified)
+        std::fs::metadata(&self.path).is_ok_and(|now| Stamp::of(&now) != self.stamp)
     }
 }
 
@@ -68,8 +68,8 @@ fn names(root: &Path, folder: &Path) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// The files of a folder in the order of their names.
-pub fn list(root: &Path, folder: &Path, faults: &mut Vec<Fault>) -> Result<Vec<SeedFile>> {
+/// The files of a folder in the order of their names. One whose checksum is known is not read.
+pub fn list(root: &Path, folder: &Path, known: &Checksums, faults: &mut Vec<Fault>) -> Result<Vec<SeedFile>> {
     let place = root.join(folder);
     let names = names(root, folder)?;
     let mut seeds = Vec::new();
@@ -86,7 +86,8 @@ pub fn list(root: &Path, folder: &Path, faults: &mut Vec<Fault>) -> Result<Vec<S
             continue;
         };
         let path = place.join(&name);
-        let read = read(&path).with_context(|| format!("cannot read `{}`", shown.display()))?;
+        let read = read(&path, |stamp| known.of(&shown, stamp));
+        let read = read.with_context(|| format!("cannot read `{}`", shown.display()))?;
         if let Some(at) = read.bad_byte {
             let found = "a byte that is not UTF-8";
             faults.push(fault(&shown, line_of(&path, at), "encoding", found, "UTF-8 throughout"));
@@ -102,7 +103,7 @@ pub fn list(root: &Path, folder: &Path, faults: &mut Vec<Fault>) -> Result<Vec<S
             bytes: read.bytes,
             checksum: read.checksum,
             kind,
-            modified: read.modified,
+            stamp: read.stamp,
         });
     }
     Ok(seeds)
@@ -159,15 +160,19 @@ pub fn quoted(name: &str) -> String {
 struct Checked {
     bytes: u64,
     checksum: String,
-    modified: Option<SystemTime>,
+    stamp: Stamp,
     /// Where the first byte is that is not UTF-8.
     bad_byte: Option<u64>,
 }
 
-/// Reads a file once, for its checksum and its encoding.
-fn read(path: &Path) -> io::Result<Checked> {
+/// Reads a file once, for its checksum and its encoding, unless the checksum is known: then both are well.
+fn read(path: &Path, known: impl FnOnce(&Stamp) -> Option<String>) -> io::Result<Checked> {
+    let metadata = std::fs::metadata(path)?;
+    let stamp = Stamp::of(&metadata);
+    if let Some(checksum) = known(&stamp) {
+        return Ok(Checked { bytes: metadata.len(), checksum, stamp, bad_byte: None });
+    }
     let mut file = File::open(path)?;
-    let modified = file.metadata()?.modified().ok();
     let mut hash = Sha256::new();
     let mut piece = vec![0; PIECE];
     // What the last piece left of a character that goes on in the next one.
@@ -198,7 +203,7 @@ fn read(path: &Path) -> io::Result<Checked> {
         bad_byte = bad_byte.or(Some(bytes - held as u64));
     }
     let checksum = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Checked { bytes, checksum, modified, bad_byte })
+    Ok(Checked { bytes, checksum, stamp, bad_byte })
 }
 
 /// The 1-based line of a byte.
@@ -233,13 +238,13 @@ mod tests {
         let path = folder.path().join("x");
         let mut text = "x".repeat(PIECE - 1) + "語\n" + &"y".repeat(PIECE);
         files::write_atomically(&path, text.as_bytes(), 0o600).unwrap();
-        assert_eq!(read(&path).unwrap().bad_byte, None);
+        assert_eq!(read(&path, |_| None).unwrap().bad_byte, None);
         text.push('\n');
         let mut bytes = text.into_bytes();
         let at = bytes.len() as u64;
         bytes.extend(b"ok \xe8\xaa");
         files::write_atomically(&path, &bytes, 0o600).unwrap();
-        assert_eq!(read(&path).unwrap().bad_byte, Some(at + 3));
+        assert_eq!(read(&path, |_| None).unwrap().bad_byte, Some(at + 3));
         assert_eq!(line_of(&path, at + 3), Some(3));
     }
 }

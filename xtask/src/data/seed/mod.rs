@@ -12,6 +12,7 @@
 //!
 //! Seeds read their size with `current_setting('xtask.scale')::integer`.
 
+pub mod checksums;
 pub mod csv;
 pub mod files;
 pub mod record;

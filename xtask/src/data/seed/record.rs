@@ -1,8 +1,10 @@
 //! `_xtask_seeds`: which seeds a database was filled with, and what emptying it destroys.
 
 use anyhow::Result;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
+
+use crate::engine::postgres::literal;
 
 /// A table that no seed fills and nothing here empties.
 const NOT_OURS: &str = r"'\_sqlx\_migrations%', '\_xtask\_%'";
@@ -35,29 +37,41 @@ impl Recorded {
     }
 }
 
-/// What ran. Simple questions, since a second run does nothing else and is to be quick: a prepared one asks twice.
+/// What a database is asked first, as expressions of one row.
+pub fn question() -> String {
+    "coalesce(quote_ident(current_schema()), 'public'), to_regclass('_xtask_seeds') IS NOT NULL".to_owned()
+}
+
+/// What ran.
 pub async fn read(connection: &mut PgConnection) -> Result<Recorded> {
-    let look = "SELECT coalesce(quote_ident(current_schema()), 'public'), to_regclass('_xtask_seeds') IS NOT NULL";
-    let row = sqlx::raw_sql(look).fetch_one(&mut *connection).await?;
-    let mut recorded = Recorded { schema: row.try_get(0)?, has_tables: true, entries: Vec::new() };
-    if !row.try_get::<bool, _>(1)? {
+    let answer = sqlx::raw_sql(AssertSqlSafe(format!("SELECT {}", question()))).fetch_one(&mut *connection).await?;
+    read_on(&answer, connection).await
+}
+
+/// Asks the rest, once the [question] is answered. Simple questions, since a second run does nothing else and is to be quick:
+/// a prepared one asks twice.
+pub async fn read_on(answer: &PgRow, connection: &mut PgConnection) -> Result<Recorded> {
+    let mut recorded = Recorded { schema: answer.try_get(0)?, has_tables: true, entries: Vec::new() };
+    if !answer.try_get::<bool, _>(1)? {
         let look = format!("SELECT EXISTS (SELECT FROM pg_class WHERE {})", user_table());
         recorded.has_tables = sqlx::raw_sql(AssertSqlSafe(look)).fetch_one(connection).await?.try_get(0)?;
         return Ok(recorded);
     }
-    let entries = "SELECT file, checksum, scale, cardinality(tables), array_to_string(ARRAY( \
-        SELECT there.oid::regclass FROM unnest(tables) AS filled JOIN pg_class AS there ON there.oid = filled), E'\\n') \
-        FROM _xtask_seeds ORDER BY file COLLATE \"C\"";
+    let entries =
+        "SELECT file, checksum, scale, cardinality(tables), array_to_string(tables, E'\\n') FROM _xtask_seeds";
     for row in sqlx::raw_sql(entries).fetch_all(connection).await? {
         let tables: &str = row.try_get(4)?;
+        // A table that is gone has no name any more, only its number; a name like a number is in quotes.
+        let is_there = |name: &&str| !name.bytes().all(|byte| byte.is_ascii_digit());
         recorded.entries.push(Entry {
             file: row.try_get(0)?,
             checksum: row.try_get(1)?,
             scale: u32::try_from(row.try_get::<i32, _>(2)?)?,
             filled: usize::try_from(row.try_get::<i32, _>(3)?)?,
-            tables: tables.lines().map(str::to_owned).collect(),
+            tables: tables.lines().filter(is_there).map(str::to_owned).collect(),
         });
     }
+    recorded.entries.sort_by(|one, other| one.file.cmp(&other.file));
     Ok(recorded)
 }
 
@@ -79,21 +93,15 @@ pub async fn write(connection: &mut PgConnection, schema: &str, scale: u32, fill
          rows bigint NOT NULL, tables regclass[] NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()); \
          DELETE FROM {table}"
     );
-    sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *connection).await?;
-    let insert = format!(
-        "INSERT INTO {table} (file, checksum, scale, rows, tables) \
-         SELECT file, checksum, $1, rows, tables::regclass[] \
-         FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) AS filled (file, checksum, rows, tables)"
-    );
-    let tables = |one: &Filled| format!("{{{}}}", one.tables.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
-    sqlx::query(AssertSqlSafe(insert))
-        .bind(i32::try_from(scale)?)
-        .bind(filled.iter().map(|one| one.file.clone()).collect::<Vec<_>>())
-        .bind(filled.iter().map(|one| one.checksum.clone()).collect::<Vec<_>>())
-        .bind(filled.iter().map(|one| i64::try_from(one.rows)).collect::<Result<Vec<_>, _>>()?)
-        .bind(filled.iter().map(tables).collect::<Vec<_>>())
-        .execute(connection)
-        .await?;
+    let rows = filled.iter().map(|one| {
+        let tables = one.tables.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let (file, checksum) = (literal(&one.file), literal(&one.checksum));
+        format!("({file}, {checksum}, {scale}, {}, '{{{tables}}}')", one.rows)
+    });
+    let rows = rows.collect::<Vec<_>>().join(", ");
+    let insert = format!("; INSERT INTO {table} (file, checksum, scale, rows, tables) VALUES {rows}");
+    let insert = if filled.is_empty() { String::new() } else { insert };
+    sqlx::raw_sql(AssertSqlSafe(format!("{make}{insert}"))).execute(connection).await?;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use super::files::{Kind, SeedFile};
 use super::record::{self, Dying, Filled};
 use super::trouble::{self, Remedy, Trouble};
 use super::{Job, State, csv, files};
+use crate::engine::postgres::FIRST_OF_USERS;
 use crate::ui::{self, Exit, Failure, progress::Waiting, units};
 
 /// Two seeds at once in one database take turns by this number, which means nothing to others: `xtaskseed`, shortened.
@@ -84,23 +85,14 @@ pub async fn all(jobs: &mut [Job<'_>], rows: Rows, can_wait: bool, hint: &str) -
                 .hint(format!("{hint} does what is missing"))
         );
     }
-    drop(progress);
-    let analyzing = Waiting::new("counting values for the planner (ANALYZE)");
-    let analysing = jobs.iter_mut().zip(&outcomes).map(async |(job, outcome)| {
-        let done = analyse(&mut job.target.connection, outcome).await;
-        done.map_err(|error| format!("`{}` was not analysed: {error}", job.target.name()))
-    });
-    let analysed = join_all(analysing).await;
-    drop(analyzing);
-    for note in analysed.into_iter().filter_map(Result::err) {
-        ui::tell(format!("note: {note}"));
-    }
     Ok(outcomes)
 }
 
-/// The tables that were filled, and no other: all of them with the catalogs would take longer than many a seed.
-async fn analyse(connection: &mut PgConnection, outcome: &Outcome) -> Result<(), sqlx::Error> {
-    let tables: Vec<String> = outcome.files.iter().flat_map(|file| &file.tables).map(u32::to_string).collect();
+/// Tells the planner about the tables that were filled, and about no other: all of them with the catalogs would take longer
+/// than many a seed. A sample of 3,000 rows is enough to begin with; since the rows are committed after it, autovacuum
+/// takes its own, ten times larger, within a minute.
+async fn analyse(connection: &mut PgConnection, filled: &[Filled]) -> Result<(), sqlx::Error> {
+    let tables: Vec<String> = filled.iter().flat_map(|file| &file.tables).map(u32::to_string).collect();
     if tables.is_empty() {
         return Ok(());
     }
@@ -108,7 +100,8 @@ async fn analyse(connection: &mut PgConnection, outcome: &Outcome) -> Result<(),
         format!("SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE oid IN ({})", tables.join(", "));
     let names: Option<String> = sqlx::raw_sql(AssertSqlSafe(names)).fetch_one(&mut *connection).await?.try_get(0)?;
     if let Some(names) = names {
-        sqlx::raw_sql(AssertSqlSafe(format!("ANALYZE {names}"))).execute(connection).await?;
+        let sql = format!("SAVEPOINT filled; SET LOCAL default_statistics_target = 10; ANALYZE {names}");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     }
     Ok(())
 }
@@ -127,8 +120,8 @@ async fn prepare(
     let connection = &mut job.target.connection;
     // A server notices that its client is gone only when it is told to look: else a killed run's work goes on for minutes.
     let begin = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{TABLE_PATIENCE}'; SET LOCAL xtask.scale = '{}'; \
-         SELECT set_config(name, '200', true) FROM pg_settings WHERE name = 'client_connection_check_interval'",
+        "BEGIN; SET LOCAL lock_timeout = '{TABLE_PATIENCE}'; SET LOCAL client_connection_check_interval = '200ms'; \
+         SET LOCAL xtask.scale = '{}'",
         job.scale
     );
     sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
@@ -188,6 +181,12 @@ async fn prepare(
         failed(&name, "a deferred constraint", count, trouble, hint).unwrap_or_else(|| error.into())
     })?;
     record::write(connection, &now.schema, job.scale, &filled).await?;
+    progress.say(&name, Some("counts values for the planner (ANALYZE)".into()));
+    if let Err(error) = analyse(connection, &filled).await {
+        // A connection that is gone fails here as well.
+        sqlx::raw_sql("ROLLBACK TO filled").execute(connection).await?;
+        ui::tell(format!("note: `{name}` was not analysed: {error}"));
+    }
     progress.say(&name, None);
     Ok(Outcome { files: filled, took: begun.elapsed(), was_done: false })
 }
@@ -278,12 +277,16 @@ fn failed(name: &str, what: &str, count: usize, trouble: Option<Trouble>, hint: 
     Some(failure.hint(hint).into())
 }
 
-/// The rows that this transaction put into each table.
+/// The rows that this transaction put into each table. Asked after every file, so not of the view for it, which counts
+/// twelve things more.
 async fn inserted(connection: &mut PgConnection) -> Result<BTreeMap<u32, u64>> {
-    let sql = "SELECT relid::bigint, n_tup_ins FROM pg_stat_xact_user_tables \
-        WHERE n_tup_ins > 0 AND schemaname NOT LIKE 'pg\\_temp\\_%' AND relname <> '_xtask_seeds'";
+    let sql = format!(
+        "SELECT oid::bigint, inserted FROM (SELECT oid, pg_stat_get_xact_tuples_inserted(oid) AS inserted FROM pg_class \
+        WHERE oid >= {FIRST_OF_USERS} AND relkind IN ('r', 'm') AND relpersistence <> 't' AND relname <> '_xtask_seeds') AS tables \
+        WHERE inserted > 0"
+    );
     let mut tables = BTreeMap::new();
-    for row in sqlx::query(sql).fetch_all(connection).await? {
+    for row in sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await? {
         tables.insert(u32::try_from(row.try_get::<i64, _>(0)?)?, u64::try_from(row.try_get::<i64, _>(1)?)?);
     }
     Ok(tables)
@@ -293,8 +296,8 @@ async fn inserted(connection: &mut PgConnection) -> Result<BTreeMap<u32, u64>> {
 async fn lock(connection: &mut PgConnection, name: &str, can_wait: bool, progress: &Progress) -> Result<()> {
     let mut told = false;
     loop {
-        let tried = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)").bind(LOCK);
-        if tried.fetch_one(&mut *connection).await? {
+        let tried = format!("SELECT pg_try_advisory_xact_lock({LOCK})");
+        if sqlx::raw_sql(AssertSqlSafe(tried)).fetch_one(&mut *connection).await?.try_get(0)? {
             return Ok(());
         }
         if !told || !can_wait {
