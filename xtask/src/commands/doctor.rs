@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::cli::{DoctorArgs, Global};
 use crate::context::{Context, repository, stack_name};
-use crate::doctor::{Finding, Level, machine, pins, services};
+use crate::doctor::{Finding, Level, crates, machine, pins, services, toolchain};
 use crate::engine::Engine;
 use crate::stack::fault::Faults;
 use crate::stack::resolve;
 use crate::ui::{self, Exit, paint, units};
 
 pub async fn run(global: &Global, args: &DoctorArgs) -> Result<Exit> {
-    let mut findings = pins::toolchain();
+    let mut findings = rust();
     match Context::new(global) {
         Ok(cx) => findings.extend(look(&cx).await?),
         // A wrong configuration is a finding among the others here.
@@ -44,6 +44,19 @@ pub async fn run(global: &Global, args: &DoctorArgs) -> Result<Exit> {
         ui::data(&rendered(&findings, &mended, bad))?;
     }
     Ok(if bad == 0 { Exit::Done } else { Exit::Found })
+}
+
+/// The toolchain and Cargo's lock, which have nothing to do with a stack.
+fn rust() -> Vec<Finding> {
+    let folder = std::env::current_dir().unwrap_or_default();
+    let root = repository(&folder).map_or(folder, |repository| repository.root);
+    let workspace = crates::Workspace::read(&root);
+    // Elsewhere, what it takes to build the helper itself.
+    let own = || vec![("the helper".to_owned(), env!("CARGO_PKG_RUST_VERSION").to_owned())];
+    let mut findings =
+        toolchain::findings(&root, &workspace.as_ref().map_or_else(own, crates::Workspace::rust_versions));
+    findings.extend(workspace.iter().flat_map(crates::Workspace::lock));
+    findings
 }
 
 async fn look(cx: &Context) -> Result<Vec<Finding>> {
