@@ -42,7 +42,12 @@ pub fn flake(root: &Path) -> Vec<Finding> {
 }
 
 /// Where toolbox, images and manifest name different majors, and where what runs is not what is pinned.
-pub async fn versions(stack: &Stack, toolbox: Option<&Toolbox>, engine: Option<&Engine<'_>>) -> Result<Vec<Finding>> {
+pub async fn versions(
+    stack: &Stack,
+    toolbox: Option<&Toolbox>,
+    engine: Option<&Engine<'_>>,
+    running: &[Server],
+) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if let (Some(toolbox), Some((_, postgres))) = (toolbox, stack.databases().next())
         && let Some(build) = toolbox.version("postgresql")
@@ -53,11 +58,9 @@ pub async fn versions(stack: &Stack, toolbox: Option<&Toolbox>, engine: Option<&
         let text = format!("the toolbox has PostgreSQL {build}, and the image is {image}");
         findings.push(Finding::new("pins-differ", Level::Info, text));
     }
-    let Some(engine) = engine else { return Ok(findings) };
-    if let Engine::Docker(_) = engine {
+    if let Some(Engine::Docker(_)) = engine {
         findings.extend(images_that_differ(stack).await?);
     }
-    let running = engine.running(stack).await?;
     let asked = running.iter().map(async |server: &Server| {
         let service = stack.service(&server.service)?;
         let answer = server.ask(service).await.ok()?;
