@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod pubsub;
 pub mod readiness;
 pub mod redis;
+pub mod resp;
 pub mod server;
 
 use anyhow::Result;
