@@ -36,11 +36,17 @@ pub enum Door {
     Socket { folder: PathBuf, port: u16 },
 }
 
+/// Who a server is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub cluster_name: String,
+    pub version: String,
+}
+
 /// What a server says of itself.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    pub cluster_name: String,
-    pub version: String,
+    pub identity: Identity,
     pub connections: u64,
     pub max_connections: u64,
     /// Of the database that was asked, in bytes.
@@ -70,6 +76,8 @@ const NAME: &str = "cargo xtask";
 const UNLOGGED: [(&str, &str); 3] =
     [("log_statement", "none"), ("log_min_duration_statement", "-1"), ("log_min_error_statement", "panic")];
 
+const IDENTITY: &str = "SELECT current_setting('cluster_name'), current_setting('server_version')";
+/// More than half of what a login costs the server: asked only where the numbers are shown.
 const FACTS: &str = "SELECT current_setting('cluster_name'), current_setting('server_version'), \
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())::text, \
     current_setting('max_connections'), pg_database_size(current_database())::text";
@@ -96,29 +104,46 @@ pub async fn open(door: &Door, user: &str, database: &str) -> Result<PgConnectio
 }
 
 /// Asks the server who it is. A refusal that the owner can mend comes as `Err(Denied)` inside `Ready`.
-pub async fn probe(door: &Door, user: &str, database: &str) -> Result<Probe<Result<Facts, Denied>>> {
+pub async fn probe(door: &Door, user: &str, database: &str) -> Result<Probe<Result<Identity, Denied>>> {
+    ask(door, user, database, IDENTITY, identity).await
+}
+
+/// As [`probe`], and how it is.
+pub async fn examine(door: &Door, user: &str, database: &str) -> Result<Probe<Result<Facts, Denied>>> {
+    ask(door, user, database, FACTS, facts).await
+}
+
+/// One row, over a connection of its own.
+async fn ask<T>(
+    door: &Door,
+    user: &str,
+    database: &str,
+    sql: &'static str,
+    read: fn(&PgRow) -> Result<T, sqlx::Error>,
+) -> Result<Probe<Result<T, Denied>>> {
     let asked = async {
         let mut connection = connect(door, user, database).await?;
-        let row = sqlx::raw_sql(FACTS).fetch_one(&mut connection).await?;
+        let row = sqlx::raw_sql(sql).fetch_one(&mut connection).await?;
         connection.close().await?;
-        facts(&row)
+        read(&row)
     };
     match asked.await {
-        Ok(facts) => Ok(Probe::Ready(Ok(facts))),
+        Ok(answer) => Ok(Probe::Ready(Ok(answer))),
         Err(error) => judge(error),
     }
 }
 
-fn facts(row: &PgRow) -> Result<Facts, sqlx::Error> {
-    let number = |index: usize| row.try_get::<&str, _>(index).map(|text| text.parse().unwrap_or(0));
+fn identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
     let version: &str = row.try_get(1)?;
-    Ok(Facts {
+    Ok(Identity {
         cluster_name: row.try_get(0)?,
         version: version.split_whitespace().next().unwrap_or(version).to_owned(),
-        connections: number(2)?,
-        max_connections: number(3)?,
-        size: number(4)?,
     })
+}
+
+fn facts(row: &PgRow) -> Result<Facts, sqlx::Error> {
+    let number = |index: usize| row.try_get::<&str, _>(index).map(|text| text.parse().unwrap_or(0));
+    Ok(Facts { identity: identity(row)?, connections: number(2)?, max_connections: number(3)?, size: number(4)? })
 }
 
 /// Codes: PostgreSQL's documentation, appendix A.
