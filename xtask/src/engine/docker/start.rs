@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,6 +17,7 @@ use crate::engine::postgres::{self, Denied, Door, Login};
 use crate::engine::readiness::{Probe, poll};
 use crate::engine::server::Server;
 use crate::engine::{http, limits, pubsub, redis};
+use crate::files;
 use crate::instance::known::Known;
 use crate::instance::lock::Lock;
 use crate::ports::{self, Conflict};
@@ -37,6 +38,8 @@ pub struct Prepared {
     fresh: BTreeMap<String, NewVolume>,
     /// New volumes of services that need no cluster.
     others: Vec<NewVolume>,
+    /// Where the engine keeps its files, as it says.
+    root: PathBuf,
 }
 
 /// What the polls of one `up` share.
@@ -52,19 +55,21 @@ impl Docker<'_> {
     pub async fn prepare(&self, steps: &[Step<'_>], offline: bool) -> Result<Prepared> {
         let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
         let services: Vec<&Service> = starting.iter().map(|step| step.service).collect();
-        let (found, network, look) = tokio::join!(
+        let (found, network, look, root) = tokio::join!(
             images::find(self.stack, &services, offline),
             networks::check(self.stack, &self.project),
             self.look(),
+            client::ask(&["info", "--format", "{{.DockerRootDir}}"]),
         );
         let (images, missing) = found?;
         if !missing.is_empty() {
             bail!(missing_failure(&missing));
         }
         network?;
-        let mut prepared = Prepared { images, ..Prepared::default() };
+        let mut prepared = Prepared { images, root: PathBuf::from(root?.trim()), ..Prepared::default() };
         self.sort_volumes(&starting, &look?, &mut prepared).await?;
-        self.check_space(prepared.fresh.len()).await?;
+        // Where the engine keeps its volumes on this machine, their disk must have room.
+        limits::check_space(&prepared.root, prepared.fresh.len())?;
         Ok(prepared)
     }
 
@@ -173,15 +178,6 @@ impl Docker<'_> {
         Ok(found.collect())
     }
 
-    /// Where the engine keeps its volumes on this machine, their disk must have room.
-    async fn check_space(&self, new: usize) -> Result<()> {
-        if new == 0 {
-            return Ok(());
-        }
-        let folder = client::ask(&["info", "--format", "{{.DockerRootDir}}"]).await?;
-        limits::check_space(Path::new(folder.trim()), new)
-    }
-
     /// A name for a helper's container: one at a time in a project.
     fn container(&self, what: &str) -> String {
         format!("{}-xtask-{what}", self.project)
@@ -260,6 +256,7 @@ impl Docker<'_> {
         let targets: Vec<NewVolume> = prepared.fresh.values().cloned().collect();
         let container = self.container("copy");
         volumes::make(&template, &targets, &prepared.others, &reference, &container).await?;
+        targets.iter().for_each(|volume| files::keep_apart(&volume.folder(&prepared.root)));
         // Compose makes the containers while their volumes are being filled.
         let (done, _created) =
             tokio::join!(volumes::fill(&container, lock.share()?), self.create_containers(steps, lock));

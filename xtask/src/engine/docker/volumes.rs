@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -74,6 +75,11 @@ impl NewVolume {
             Some(postgres) => new.label(SUPERUSER_LABEL, &postgres.user),
             None => new,
         })
+    }
+
+    /// Where the engine's own driver keeps it below the engine's `root`: on this machine, if the engine is here.
+    pub fn folder(&self, root: &Path) -> PathBuf {
+        root.join("volumes").join(&self.name).join("_data")
     }
 
     fn label(mut self, name: &str, value: impl Into<String>) -> NewVolume {

@@ -93,6 +93,7 @@ fn initialise(bin: &Path, superuser: &str, locale: &[&str], user: Option<&Server
 pub fn copy(template: &Path, target: &Path, user: Option<&ServerUser>) -> Result<()> {
     let copying = target.with_added_extension("copying");
     files::remove_folder(&copying)?;
+    target.parent().into_iter().for_each(files::keep_apart);
     let copied = copy_folder(template, &copying, user).and_then(|()| Ok(std::fs::rename(&copying, target)?));
     if let Err(error) = copied {
         files::remove_folder(&copying)?;
