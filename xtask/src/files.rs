@@ -102,8 +102,8 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
 }
 
 /// Says that the folders made in this one have nothing to do with each other, as the data of several databases have not. On
-/// ext4 each then gets a region of the disk of its own; in a shared one, making the thousand files of a cluster takes four
-/// times as long soon after as many were deleted. Elsewhere, or where it is not allowed, nothing happens.
+/// ext4 each then gets a region of the disk of its own, by its name; in a shared one, making the thousand files of a cluster
+/// takes four times as long soon after as many were deleted. Elsewhere, or where it is not allowed, nothing happens.
 pub fn keep_apart(folder: &Path) {
     #[cfg(target_os = "linux")]
     if let Ok(folder) = std::fs::File::open(folder)
@@ -124,6 +124,17 @@ pub fn remove_folder(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Removes the folders in `parent` whose names begin so: what killed runs left.
+pub fn remove_leftovers(parent: &Path, prefix: &str) -> Result<()> {
+    let entries = std::fs::read_dir(parent).with_context(|| format!("cannot look into `{}`", parent.display()))?;
+    for leftover in entries.flatten() {
+        if leftover.file_name().to_string_lossy().starts_with(prefix) {
+            remove_folder(&leftover.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The bytes below a folder, as the disk holds them.
