@@ -89,7 +89,7 @@ pub async fn versions(
 /// Images that hold another version than their tag says: named by a tag that has moved, or by `.env`.
 async fn images_that_differ(stack: &Stack) -> Result<Vec<Finding>> {
     let services: Vec<&Service> = stack.core().collect();
-    let (found, _) = images::find(stack, &services, true).await?;
+    let found = images::seen(stack, &services).await?;
     let differing = services.iter().filter_map(|service| {
         let held = found.get(&stack.image_of(service))?.version()?;
         let pinned = pinned(service);

@@ -113,6 +113,20 @@ pub async fn examine(door: &Door, user: &str, database: &str) -> Result<Probe<Re
     ask(door, user, database, FACTS, facts).await
 }
 
+/// As [`probe`], and makes the database if it is not there, once the server has proven to be `cluster_name`.
+pub async fn settle(door: &Door, wanted: &Login, cluster_name: &str) -> Result<Probe<Result<Identity, Denied>>> {
+    let settled = async {
+        let mut connection = connect(door, &wanted.user, MAINTENANCE_DATABASE).await?;
+        let identity = identity(&sqlx::raw_sql(IDENTITY).fetch_one(&mut connection).await?)?;
+        if identity.cluster_name == cluster_name {
+            ensure_database(&mut connection, wanted).await?;
+        }
+        connection.close().await?;
+        Ok(identity)
+    };
+    settled.await.map_or_else(judge, |identity| Ok(Probe::Ready(Ok(identity))))
+}
+
 /// One row, over a connection of its own.
 async fn ask<T>(
     door: &Door,
@@ -127,10 +141,7 @@ async fn ask<T>(
         connection.close().await?;
         read(&row)
     };
-    match asked.await {
-        Ok(answer) => Ok(Probe::Ready(Ok(answer))),
-        Err(error) => judge(error),
-    }
+    asked.await.map_or_else(judge, |answer| Ok(Probe::Ready(Ok(answer))))
 }
 
 fn identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
@@ -263,19 +274,25 @@ async fn make_database(connection: &mut PgConnection, wanted: &Login, spare_exis
     sqlx::raw_sql(AssertSqlSafe(make)).execute(connection).await.map(drop)
 }
 
+/// Whether the database had to be made.
+async fn ensure_database(connection: &mut PgConnection, wanted: &Login) -> Result<bool, sqlx::Error> {
+    let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+    let exists = |name: String| sqlx::query_scalar::<_, bool>(exists).bind(name);
+    if exists(wanted.database.clone()).fetch_one(&mut *connection).await? {
+        return Ok(false);
+    }
+    let spare_exists = exists(SPARE_DATABASE.to_owned()).fetch_one(&mut *connection).await?;
+    make_database(connection, wanted, spare_exists).await?;
+    Ok(true)
+}
+
 /// As [`mend`], for the database alone and by a door that the login opens.
 pub async fn provide_database(door: &Door, wanted: &Login) -> Result<Option<&'static str>> {
     let provided = tokio::time::timeout(PATIENCE, async {
         let mut connection = connect(door, &wanted.user, MAINTENANCE_DATABASE).await?;
-        let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
-        let exists = |name: String| sqlx::query_scalar::<_, bool>(exists).bind(name);
-        if exists(wanted.database.clone()).fetch_one(&mut connection).await? {
-            return Ok(None);
-        }
-        let spare_exists = exists(SPARE_DATABASE.to_owned()).fetch_one(&mut connection).await?;
-        make_database(&mut connection, wanted, spare_exists).await?;
+        let is_made = ensure_database(&mut connection, wanted).await?;
         connection.close().await?;
-        Ok::<_, sqlx::Error>(Some("database created"))
+        Ok::<_, sqlx::Error>(is_made.then_some("database created"))
     });
     let provided = provided.await.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))?;
     Ok(provided?)
