@@ -232,6 +232,9 @@ impl Docker<'_> {
         let progress = RefCell::new(Progress::default());
         let known = Known::read(self.instance);
         let compose = async {
+            if !steps.iter().any(|step| step.action.starts()) {
+                return;
+            }
             let result = self.start_containers(steps, prepared, has_containers, lock).await;
             let containers = containers::of_project(&self.project).await;
             let mut progress = progress.borrow_mut();
@@ -316,9 +319,6 @@ impl Docker<'_> {
         lock: &Lock,
     ) -> Result<()> {
         let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
-        if starting.is_empty() {
-            return Ok(());
-        }
         let paused: Vec<&str> = starting
             .iter()
             .filter_map(|step| step.action.lets_go()?.container())
