@@ -41,7 +41,9 @@
             pkgs.mkShell {
               packages = servers ++ containers ++ toolchain ++ more;
               env = env // {
-                XTASK_SHELL = name; # how `doctor` knows where it runs
+                # How `doctor` knows where it runs, and what should be on PATH there.
+                XTASK_SHELL = name;
+                XTASK_SHELL_RUSTC = pkgs.rustc.version;
                 RUST_SRC_PATH = "${pkgs.rustPlatform.rustLibSrc}"; # for rust-analyzer
               };
               # To stderr: what a command in the shell prints stays clean.

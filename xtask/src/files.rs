@@ -101,6 +101,21 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("cannot set the permissions of `{}`", path.display()))
 }
 
+/// Says that the folders made in this one have nothing to do with each other, as the data of several databases have not. On
+/// ext4 each then gets a region of the disk of its own, by its name; in a shared one, making the thousand files of a cluster
+/// takes four times as long soon after as many were deleted. Elsewhere, or where it is not allowed, nothing happens.
+pub fn keep_apart(folder: &Path) {
+    #[cfg(target_os = "linux")]
+    if let Ok(folder) = std::fs::File::open(folder)
+        && let Ok(flags) = rustix::fs::ioctl_getflags(&folder)
+    {
+        use rustix::fs::IFlags;
+        let _no_more_than_a_hint = rustix::fs::ioctl_setflags(&folder, flags | IFlags::TOPDIR);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = folder;
+}
+
 /// Removes a folder and all below it; one that is not there is as good.
 pub fn remove_folder(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
@@ -135,6 +150,17 @@ pub fn free_space(folder: &Path) -> Option<u64> {
     let nearest = folder.ancestors().find(|ancestor| ancestor.exists())?;
     let space = rustix::fs::statvfs(nearest).ok()?;
     Some(space.f_bavail * space.f_frsize)
+}
+
+/// Removes the folders in `parent` whose names begin so: what killed runs left.
+pub fn remove_leftovers(parent: &Path, prefix: &str) -> Result<()> {
+    let entries = std::fs::read_dir(parent).with_context(|| format!("cannot look into `{}`", parent.display()))?;
+    for leftover in entries.flatten() {
+        if leftover.file_name().to_string_lossy().starts_with(prefix) {
+            remove_folder(&leftover.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The bytes below a folder, as the disk holds them.

@@ -161,7 +161,7 @@ fn other(service: &Service, server: &Server) -> Option<Other> {
 async fn check_space(store: &Store, sources: &[Source<'_>]) -> Result<()> {
     let Some(free) = files::free_space(&store.folder) else { return Ok(()) };
     let sizes = sources.iter().map(async |source| {
-        postgres::probe(&source.target.door, &source.target.login.user, &source.target.login.database).await
+        postgres::examine(&source.target.door, &source.target.login.user, &source.target.login.database).await
     });
     let mut needed = 0;
     for probed in futures_util::future::join_all(sizes).await {

@@ -144,7 +144,9 @@ async fn content(cx: &Context, server: &Server) -> Option<String> {
         (Some((door, login)), _) => {
             postgres::row_count(&door, login).await.map(|rows| format!("about {} rows", units::count(rows)))
         }
-        (None, Kind::Redis(_)) => redis::key_count(server.port).map(|keys| format!("{} keys", units::count(keys))),
+        (None, Kind::Redis(_)) => {
+            redis::key_count(server.port).await.map(|keys| format!("{} keys", units::count(keys)))
+        }
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 //! Validate, lock, observe, plan; look for everything that could stand in the way (programs, ports, space) and tell it all
 //! at once; only then start, in parallel, and wait until each server answers.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -12,6 +13,7 @@ use crate::cli::UpArgs;
 use crate::commands::ports::{fix, tell_change};
 use crate::context::Context;
 use crate::engine::choice::{self, Choice};
+use crate::engine::docker::images::Image;
 use crate::engine::docker::project;
 use crate::engine::native::programs::Programs;
 use crate::engine::plan::{Action, Started, Step};
@@ -67,7 +69,7 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
         let asked = steps.iter().filter(|step| step.action.starts()).map(|step| step.service.ports.len()).sum();
         bail!(ports::conflict_failure(&cx.stack, &taken, asked));
     }
-    let ready = prepare(cx, &engine, &steps).await?;
+    let ready = prepare(cx, &engine, &steps, choice.images).await?;
     let why = if is_first { format!(" ({})", choice.reason) } else { String::new() };
     let whence = match &ready {
         Ready::Native(programs) if steps.iter().any(|step| step.action.starts()) => {
@@ -115,10 +117,15 @@ enum Ready {
     Docker(docker::start::Prepared),
 }
 
-async fn prepare(cx: &Context, engine: &Engine<'_>, steps: &[Step<'_>]) -> Result<Ready> {
+async fn prepare(
+    cx: &Context,
+    engine: &Engine<'_>,
+    steps: &[Step<'_>],
+    images: BTreeMap<String, Image>,
+) -> Result<Ready> {
     Ok(match engine {
         Engine::Native(native) => Ready::Native(native.prepare(steps, &cx.toolbox()?).await?),
-        Engine::Docker(docker) => Ready::Docker(docker.prepare(steps, cx.offline).await?),
+        Engine::Docker(docker) => Ready::Docker(docker.prepare(steps, images, cx.offline).await?),
     })
 }
 
@@ -133,7 +140,7 @@ pub async fn start(cx: &Context, engine: &Engine<'_>, services: &[&Service], loc
     if !taken.is_empty() {
         bail!(ports::conflict_failure(&cx.stack, &taken, steps.len()));
     }
-    let ready = prepare(cx, engine, &steps).await?;
+    let ready = prepare(cx, engine, &steps, BTreeMap::new()).await?;
     let results = carry_out(PATIENCE, engine, &steps, &ready, lock).await?;
     let failed = results.into_iter().filter_map(Result::err).collect();
     ui::failure::all_of(failed, Exit::Failed, |count| format!("{count} services did not start"))
@@ -250,7 +257,7 @@ fn conflicts(steps: &[Step<'_>]) -> Vec<ports::Conflict> {
 async fn dry_run(cx: &Context, args: &UpArgs, selected: &[String]) -> Result<Exit> {
     let existing = cx.instance()?;
     // Nothing is pulled for a dry run.
-    let Choice { engine, reason } = choose(cx, args, existing.as_ref(), selected, true).await?;
+    let Choice { engine, reason, .. } = choose(cx, args, existing.as_ref(), selected, true).await?;
     let instance = match existing {
         Some(instance) => instance,
         None => create(cx, engine).await?,

@@ -196,9 +196,9 @@ async fn back_up(
     let engine = match instance.identity.engine {
         EngineKind::Native => Engine::Native(Native { repository: &cx.repository, stack: &stack, instance }),
         EngineKind::Docker => {
-            let docker = Docker::new(&cx.repository, &stack, instance);
-            let folder = docker.compose_file.parent().context("the Compose file is in no folder")?;
-            Engine::Docker(Docker { compose_file: folder.join(COMPOSE_FILE), ..docker })
+            let mut docker = Docker::new(&cx.repository, &stack, instance);
+            docker.compose_file.set_file_name(COMPOSE_FILE);
+            Engine::Docker(docker)
         }
     };
     if let Engine::Docker(docker) = &engine {

@@ -100,14 +100,14 @@ impl Server {
         }
         match (&service.kind, self.door()) {
             (Kind::Postgres(_), Some((door, login))) => {
-                match postgres::probe(&door, &login.user, &login.database).await? {
-                    Probe::Ready(Ok(facts)) if facts.cluster_name == self.cluster_name => Ok(Answer {
-                        version: Some(facts.version),
+                match postgres::examine(&door, &login.user, &login.database).await? {
+                    Probe::Ready(Ok(facts)) if facts.identity.cluster_name == self.cluster_name => Ok(Answer {
+                        version: Some(facts.identity.version),
                         data_bytes: Some(facts.size),
                         connections: Some(facts.connections),
                         max_connections: Some(facts.max_connections),
                     }),
-                    Probe::Ready(Ok(facts)) => bail!("answered by `{}`", facts.cluster_name),
+                    Probe::Ready(Ok(facts)) => bail!("answered by `{}`", facts.identity.cluster_name),
                     Probe::Ready(Err(denied)) => bail!("it refuses the stack's user: {denied:?}"),
                     Probe::NotYet(status) => bail!(status),
                 }

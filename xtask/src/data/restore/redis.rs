@@ -17,6 +17,7 @@ use archive::part::Seal;
 use crate::data::backup::manifest::{Manifest, Subject};
 use crate::data::backup::store::Kept;
 use crate::data::backup::verify;
+use crate::engine::redis::resp::Value;
 use crate::engine::redis::{self as client, snapshot};
 use crate::engine::server::{Home, Server};
 use crate::instance::Instance;
@@ -211,13 +212,11 @@ impl Drop for Promote {
     }
 }
 
+/// For a thread that may wait: the runtime's own thread does the asking.
 fn ask_here(port: u16, words: &[&str]) -> Result<String> {
-    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    match client::command(port, &words)? {
-        redis::Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        redis::Value::VerbatimString { text, .. } => Ok(text),
-        redis::Value::Okay => Ok("OK".to_owned()),
-        redis::Value::SimpleString(text) => Ok(text),
+    match tokio::runtime::Handle::current().block_on(client::command(port, words))? {
+        Value::Bytes(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Value::Status(text) => Ok(text),
         other => Err(anyhow!("redis answered {other:?}")),
     }
 }

@@ -12,6 +12,7 @@ pub mod project;
 pub mod start;
 pub mod volumes;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
@@ -40,6 +41,14 @@ pub struct Docker<'a> {
     pub project: String,
     /// Relative to the repository's root; beside the committed one, whose relative paths it has.
     pub compose_file: PathBuf,
+    /// What `plan` saw, for the start that follows it under the same lock.
+    seen: RefCell<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    containers: Option<Vec<Container>>,
+    volumes: Option<Vec<Volume>>,
 }
 
 /// What the engine has of a project at one moment.
@@ -60,7 +69,8 @@ struct Hashes {
 impl<'a> Docker<'a> {
     pub fn new(repository: &'a Repository, stack: &'a Stack, instance: &'a Instance) -> Docker<'a> {
         let project = instance.identity.project.clone().unwrap_or_else(|| stack.name.clone());
-        Docker { repository, stack, instance, project, compose_file: render::compose::path(&stack.name) }
+        let compose_file = render::compose::path(&stack.name);
+        Docker { repository, stack, instance, project, compose_file, seen: RefCell::default() }
     }
 
     pub fn compose(&self) -> Compose {
@@ -81,13 +91,15 @@ impl<'a> Docker<'a> {
     /// As much as it takes to observe these services: one that has a container has data, whatever its volume.
     pub async fn look_for(&self, services: &[&Service]) -> Result<Look> {
         let containers = containers::of_project(&self.project).await?;
-        let needs_volume =
-            |service: &&Service| service.volume.is_some() && container_of(&containers, service).is_none();
-        let volumes = match services.iter().any(needs_volume) {
+        let volumes = match self.needs_volumes(services, &containers) {
             true => volumes::of_project(&self.project).await?,
             false => Vec::new(),
         };
         Ok(Look { containers, volumes })
+    }
+
+    fn needs_volumes(&self, services: &[&Service], containers: &[Container]) -> bool {
+        services.iter().any(|service| service.volume.is_some() && container_of(containers, service).is_none())
     }
 
     /// What a look says of a service.
@@ -156,7 +168,10 @@ impl<'a> Docker<'a> {
             };
             Ok(Step { service, action, blueprint: None })
         };
-        services.iter().map(step).collect()
+        let steps = services.iter().map(step).collect();
+        let volumes = self.needs_volumes(services, &look.containers).then_some(look.volumes);
+        self.seen.replace(Seen { containers: Some(look.containers), volumes });
+        steps
     }
 
     /// Makes the Compose file what manifest and pins say now. It is committed: a change is told.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use super::containers::PROJECT_LABEL;
 use super::images::Image;
 use crate::engine::postgres::{Login, SPARE_DATABASE};
 use crate::files;
-use crate::instance::Identity;
+use crate::instance::{Identity, random_id};
 use crate::render::compose::volume_target;
 use crate::stack::Service;
 use crate::stack::model::initdb_locale;
@@ -76,6 +77,11 @@ impl NewVolume {
         })
     }
 
+    /// Where the engine's own driver keeps it below the engine's `root`: on this machine, if the engine is here.
+    pub fn folder(&self, root: &Path) -> PathBuf {
+        root.join("volumes").join(&self.name).join("_data")
+    }
+
     fn label(mut self, name: &str, value: impl Into<String>) -> NewVolume {
         self.labels.push((name.to_owned(), value.into()));
         self
@@ -121,7 +127,7 @@ pub async fn look_into(names: &[String], image: &str, container: &str) -> Result
     }
     let mounts = names.iter().enumerate().map(|(index, name)| format!("{name}:/v/{index}:ro")).collect::<Vec<_>>();
     let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--volume", mount]).collect();
-    let ran = container_with("run", container, &arguments, image, LOOK, &[], Input::Text(String::new())).await?;
+    let ran = container_with("run", container, &arguments, image, LOOK, &[]).await?;
     let mut found = BTreeMap::new();
     for line in client::checked(ran)?.lines() {
         let (index, content) =
@@ -177,16 +183,7 @@ pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option
     let environment =
         [("XTASK_USER", login.user.as_str()), ("XTASK_PASSWORD", &login.password), ("XTASK_INITDB", &initdb_arguments)];
     let arguments = ["--user", "postgres", "--volume", &mount];
-    let ran = container_with(
-        "run",
-        &name,
-        &arguments,
-        &image.reference,
-        INITIALISE,
-        &environment,
-        Input::Text(String::new()),
-    )
-    .await?;
+    let ran = container_with("run", &name, &arguments, &image.reference, INITIALISE, &environment).await?;
     client::checked(ran).context("cannot initialise a PostgreSQL cluster in a container")?;
     let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
     let made = volumes.first().context("the template is gone")?.created_at.to_string();
@@ -216,7 +213,10 @@ pub async fn make(
     mounts.extend(targets.iter().enumerate().map(|(index, volume)| volume.mount(&format!("/to/{index}"))));
     mounts.extend(others.iter().enumerate().map(|(index, volume)| volume.mount(&format!("/other/{index}"))));
     let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--mount", mount]).collect();
-    let ran = container_with("create", container, &arguments, image, COPY, &[], Input::Text(String::new())).await?;
+    // Where on the disk a copy goes hangs on the name it has at first.
+    let environment = [("XTASK_COPY", random_id()?)];
+    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let ran = container_with("create", container, &arguments, image, COPY, &environment).await?;
     client::checked(ran).map(drop)
 }
 
@@ -239,14 +239,15 @@ owner=$(stat -c %u:%g /template)
 mode=$(stat -c %a /template)
 copy() (
   to=$1
-  trap 'rm -rf "$to/.copying"' EXIT
+  copying=$to/.copying-$XTASK_COPY
+  trap 'rm -rf "$copying"' EXIT
   find "$to" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
-  mkdir "$to/.copying"
-  cp -a /template/. "$to/.copying/"
-  for entry in "$to/.copying"/*; do
+  mkdir "$copying"
+  cp -a /template/. "$copying/"
+  for entry in "$copying"/*; do
     [ "${entry##*/}" = PG_VERSION ] || mv "$entry" "$to/"
   done
-  [ ! -e "$to/.copying/PG_VERSION" ] || mv "$to/.copying/PG_VERSION" "$to/"
+  [ ! -e "$copying/PG_VERSION" ] || mv "$copying/PG_VERSION" "$to/"
   chown "$owner" "$to"
   chmod "$mode" "$to"
 )
@@ -284,7 +285,7 @@ pub async fn put_aside(new: &NewVolume, major: u32, image: &str, container: &str
     client::ask(&words).await?;
     let mounts = [format!("{}:/from", new.name), format!("{aside}:/to")];
     let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--volume", mount]).collect();
-    let ran = container_with("run", container, &arguments, image, ASIDE, &[], Input::Text(String::new())).await?;
+    let ran = container_with("run", container, &arguments, image, ASIDE, &[]).await?;
     client::checked(ran).with_context(|| format!("cannot put the volume `{}` aside", new.name))?;
     Ok(())
 }
@@ -310,9 +311,7 @@ async fn container_with(
     image: &str,
     script: &str,
     environment: &[(&str, &str)],
-    input: Input,
 ) -> Result<Ran> {
-    client::ask(&["rm", "--force", "--volumes", name]).await?;
     let mut words = vec![verb, "--rm", "--name", name, "--pull", "never", "--network", "none", "--entrypoint", "sh"];
     if !arguments.contains(&"--user") {
         words.extend(["--user", "0"]);
@@ -322,5 +321,10 @@ async fn container_with(
     }
     words.extend(arguments);
     words.extend([image, "-c", script]);
-    client::docker_with(&words, environment, input).await
+    let ran = client::docker_with(&words, environment, Input::Text(String::new())).await?;
+    if ran.status.success() || !ran.stderr.contains("is already in use by container") {
+        return Ok(ran);
+    }
+    client::ask(&["rm", "--force", "--volumes", name]).await?;
+    client::docker_with(&words, environment, Input::Text(String::new())).await
 }

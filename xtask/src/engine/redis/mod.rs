@@ -1,15 +1,19 @@
 //! Talking to Redis: who is it, is it ready, and one-shot commands.
 
+pub mod resp;
 pub mod snapshot;
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use anyhow::Result;
-use redis::{Connection, ErrorKind, RedisError, ServerErrorKind, Value};
+use anyhow::{Result, anyhow, bail};
 
 use crate::engine::readiness::Probe;
+use resp::{Client, Value};
 
-const TIMEOUT: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How the refusal of a server begins that still reads its data.
+const LOADING: &str = "LOADING";
 
 /// What a server says of itself.
 #[derive(Debug, Clone)]
@@ -23,35 +27,26 @@ pub struct Facts {
     pub is_replica: bool,
 }
 
-fn connect(port: u16) -> Result<Connection, RedisError> {
-    let client = redis::Client::open(("127.0.0.1", port))?;
-    let connection = client.get_connection_with_timeout(TIMEOUT)?;
-    connection.set_read_timeout(Some(TIMEOUT))?;
-    Ok(connection)
-}
-
 /// `PING`, then who it is.
 pub async fn probe(port: u16) -> Result<Probe<Facts>> {
-    tokio::task::spawn_blocking(move || {
-        let asked = connect(port).and_then(|mut connection| {
-            let (pong, info): (String, String) =
-                redis::pipe().cmd("PING").cmd("INFO").arg("everything").query(&mut connection)?;
-            Ok((pong, info))
-        });
-        match asked {
-            Ok((pong, info)) if pong == "PONG" => Ok(Probe::Ready(facts(&info))),
-            Ok((answer, _)) => Ok(Probe::NotYet(format!("`PING` was answered `{answer}`"))),
-            Err(error) if is_passing(&error) => Ok(Probe::NotYet(error.to_string())),
-            Err(error) => Err(error.into()),
+    let asked = tokio::time::timeout(PATIENCE, async {
+        let mut client = Client::open(port).await?;
+        // While it loads, `INFO` is answered and `PING` is not.
+        Ok::<_, std::io::Error>((client.ask(&["PING"]).await?, client.ask(&["INFO"]).await?))
+    });
+    Ok(match asked.await {
+        Ok(Ok((Value::Status(pong), Value::Bytes(info)))) if pong == "PONG" => {
+            Probe::Ready(facts(&String::from_utf8_lossy(&info)))
         }
+        Ok(Ok((Value::Error(refusal), _))) if !refusal.starts_with(LOADING) => bail!(refusal),
+        Ok(Ok((Value::Status(answer) | Value::Error(answer), _))) => {
+            Probe::NotYet(format!("`PING` was answered `{answer}`"))
+        }
+        Ok(Ok((answer, _))) => Probe::NotYet(format!("`PING` was answered {answer:?}")),
+        Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => bail!(error),
+        Ok(Err(error)) => Probe::NotYet(error.to_string()),
+        Err(_) => Probe::NotYet(format!("no answer within {} s", PATIENCE.as_secs())),
     })
-    .await?
-}
-
-fn is_passing(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_connection_dropped()
-        || error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
 }
 
 fn facts(info: &str) -> Facts {
@@ -69,17 +64,18 @@ fn facts(info: &str) -> Facts {
     }
 }
 
-/// One command, as its reply.
-pub fn command(port: u16, words: &[String]) -> Result<Value> {
-    let mut connection = connect(port)?;
-    connection.set_read_timeout(None)?;
-    let mut command = redis::cmd(words.first().map_or("PING", String::as_str));
-    command.arg(words.get(1..).unwrap_or_default());
-    Ok(command.query(&mut connection)?)
+/// One command, as its reply, however long that takes. A refusal is an error.
+pub async fn command<W: AsRef<[u8]>>(port: u16, words: &[W]) -> Result<Value> {
+    match Client::open(port).await?.ask(words).await? {
+        Value::Error(refusal) => Err(anyhow!(refusal)),
+        value => Ok(value),
+    }
 }
 
-/// The number of keys in all databases.
-pub fn key_count(port: u16) -> Option<u64> {
-    let mut connection = connect(port).ok()?;
-    redis::cmd("DBSIZE").query(&mut connection).ok()
+/// The number of keys in the database that clients use.
+pub async fn key_count(port: u16) -> Option<u64> {
+    match tokio::time::timeout(PATIENCE, command(port, &["DBSIZE"])).await.ok()?.ok()? {
+        Value::Integer(keys) => u64::try_from(keys).ok(),
+        _ => None,
+    }
 }
