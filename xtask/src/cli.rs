@@ -521,6 +521,7 @@ pub enum BackupVerb {
     List(BackupListArgs),
     Show(BackupShowArgs),
     Verify(BackupVerifyArgs),
+    Prune(BackupPruneArgs),
 }
 
 #[derive(Debug, Args)]
@@ -615,6 +616,45 @@ pub struct BackupVerifyArgs {
     #[command(flatten)]
     pub place: BackupPlaceArgs,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Remove the backups that no rule keeps, and what interrupted ones have left
+///
+/// One that any of the numbers keeps stays, and so does the last verified one of each name, and one of each name in any case.
+/// A broken one is named and left alone. The numbers are those of `[backup]` in the manifest, unless they are given here.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask backup prune --dry-run\n  cargo xtask backup prune learning --keep-last 1 --keep-daily 0\n  \
+    cargo xtask backup prune --at /mnt/backups --yes"
+)]
+pub struct BackupPruneArgs {
+    /// Whose backups [default: all]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services))]
+    pub names: Vec<String>,
+    /// The latest so many stay
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_last: Option<u32>,
+    /// The latest of each of the last so many days stays
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_daily: Option<u32>,
+    /// The latest of each of the last so many weeks stays
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_weekly: Option<u32>,
+    /// The latest of each of the last so many months stays
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_monthly: Option<u32>,
+    /// Where to look [default: backups/ of the checkout]
+    #[arg(long, value_name = "FOLDER")]
+    pub at: Option<std::path::PathBuf>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
 }

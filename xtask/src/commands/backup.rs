@@ -2,6 +2,7 @@
 //! that is asked for.
 
 mod list;
+mod prune;
 mod verify;
 
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ pub async fn run(cx: &Context, args: &BackupArgs) -> Result<Exit> {
         Some(BackupVerb::List(args)) => list::list(cx, args),
         Some(BackupVerb::Show(args)) => list::show(cx, args),
         Some(BackupVerb::Verify(args)) => verify::run(cx, args).await,
+        Some(BackupVerb::Prune(args)) => prune::run(cx, args).await,
     }
 }
 

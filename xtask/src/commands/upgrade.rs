@@ -263,7 +263,10 @@ async fn drop_old(cx: &Context, args: &UpgradeArgs, instance: &Instance, engine:
         .iter()
         .map(|one| vec![one.service.clone(), one.bytes.map_or_else(String::new, units::megabytes), one.shown.clone()]);
     ui::tell(format!("This drops what upgrades have replaced:\n\n{}", table::columns(rows.collect(), &[1])));
-    super::down::agree_by_name(cx, args.yes, "cargo xtask upgrade --drop-old --yes").await?;
+    if !args.yes {
+        let command = format!("cargo xtask upgrade --drop-old --yes{}", cx.stack_option());
+        cx.agree(&command, "nothing was done").await?;
+    }
     for one in &aside {
         engine.drop_aside(one).await?;
     }

@@ -101,12 +101,10 @@ pub async fn drop_old(cx: &Context, args: &RestoreArgs, instance: &Instance) -> 
         })
     });
     ui::tell(format!("This drops what restores have replaced:\n\n{}", table::columns(rows.collect(), &[2])));
-    crate::commands::down::agree_by_name(
-        cx,
-        args.yes,
-        &format!("cargo xtask restore{} --drop-old --yes", name_of(args)),
-    )
-    .await?;
+    if !args.yes {
+        let command = format!("cargo xtask restore{} --drop-old --yes{}", name_of(args), cx.stack_option());
+        cx.agree(&command, "nothing was done").await?;
+    }
     for (place, old) in &found {
         server(place).drop_old(old).await?;
     }

@@ -3,12 +3,13 @@
 //! One backup is a folder `backups/<stack>/<name>/<time>[-label]`, of a database, of Redis, or of the event bus' topics; those
 //! that one run made have the same time and were taken in one cut. Reading order: [`manifest`] (what a backup says of
 //! itself), [`store`] (where they lie), [`cut`] (one moment in all databases), [`dump`] (a database's data into parts),
-//! [`verify`].
+//! [`verify`], [`retention`] (which ones stay).
 
 pub mod cut;
 pub mod dump;
 pub mod export;
 pub mod manifest;
+pub mod retention;
 pub mod seal;
 pub mod store;
 pub mod take;

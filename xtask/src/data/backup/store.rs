@@ -1,6 +1,7 @@
 //! Where backups lie: found, listed, begun and made whole. A folder that is being written has another name than a backup
 //! has, so nothing that is half there is ever taken for one.
 
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -114,21 +115,51 @@ impl Store {
         let folder = self.folder.join(name);
         create_private(&folder)?;
         let partial = folder.join(format!("{PARTIAL}{backup}"));
-        create_private(&partial.join(PARTS))?;
-        Ok(Begun { partial, whole: folder.join(backup), is_kept: false })
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&partial);
+        made.with_context(|| format!("cannot make the folder `{}`", partial.display()))?;
+        let begun = Begun { claim: claim(&partial), partial, whole: folder.join(backup), is_kept: false };
+        create_private(&begun.parts())?;
+        Ok(begun)
     }
 
-    /// Removes what interrupted backups have left. Only who holds the instance's lock may ask for it.
-    pub fn remove_partials(&self, names: &[String]) -> Result<()> {
+    /// What interrupted backups have left. Only who holds the instance's lock may ask for it; what the helper of another
+    /// checkout is writing into the same place is none.
+    pub fn partials(&self, names: &[String]) -> Result<Vec<Partial>> {
+        let mut partials = Vec::new();
         for name in names {
             let Ok(entries) = std::fs::read_dir(self.folder.join(name)) else { continue };
             for entry in entries.flatten() {
-                if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-                    files::remove_folder(&entry.path())?;
+                let is_partial = entry.file_name().to_string_lossy().starts_with(PARTIAL);
+                // A link to elsewhere is nothing that a backup leaves.
+                if is_partial && entry.file_type()?.is_dir() && !is_claimed(&entry.path()) {
+                    partials.push(Partial { name: name.clone(), folder: entry.path() });
                 }
             }
         }
-        Ok(())
+        partials.sort_by(|one, other| one.folder.cmp(&other.folder));
+        Ok(partials)
+    }
+
+    pub fn remove_partials(&self, names: &[String]) -> Result<()> {
+        self.partials(names)?.iter().try_for_each(Partial::remove)
+    }
+}
+
+/// What an interrupted run has left.
+#[derive(Debug)]
+pub struct Partial {
+    pub name: String,
+    folder: PathBuf,
+}
+
+impl Partial {
+    /// The folder's name.
+    pub fn shown(&self) -> String {
+        self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    pub fn remove(&self) -> Result<()> {
+        files::remove_folder(&self.folder)
     }
 }
 
@@ -177,6 +208,9 @@ impl Kept {
 /// A backup that is being written; dropping it removes what is there.
 #[derive(Debug)]
 pub struct Begun {
+    /// Says to others that somebody is at it.
+    #[expect(dead_code, reason = "its being open is its use")]
+    claim: Option<File>,
     partial: PathBuf,
     whole: PathBuf,
     is_kept: bool,
@@ -220,6 +254,15 @@ impl Drop for Begun {
     }
 }
 
+/// Locks a folder until the file is dropped. A file system that cannot do that leaves the instance's lock alone to guard it.
+fn claim(folder: &Path) -> Option<File> {
+    File::open(folder).ok().filter(|folder| folder.try_lock().is_ok())
+}
+
+fn is_claimed(folder: &Path) -> bool {
+    File::open(folder).is_ok_and(|folder| matches!(folder.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 fn create_private(folder: &Path) -> Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -239,9 +282,13 @@ pub fn name_at(time: Timestamp, label: Option<&str>) -> String {
 
 /// A name that no member of the set has a backup of yet; its second may have to pass.
 pub async fn free_name(store: &Store, names: &[String], label: Option<&str>) -> String {
+    let is_free = |name: &String, backup: &str| {
+        let folder = store.folder.join(name);
+        !folder.join(backup).exists() && !folder.join(format!("{PARTIAL}{backup}")).exists()
+    };
     loop {
         let backup = name_at(Timestamp::now(), label);
-        if names.iter().all(|name| !store.folder.join(name).join(&backup).exists()) {
+        if names.iter().all(|name| is_free(name, &backup)) {
             return backup;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
