@@ -507,7 +507,7 @@ pub enum CheckVerb {
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 #[command(
     after_help = "Examples:\n  cargo xtask backup learning\n  cargo xtask backup --all --label before-rename\n  \
-    cargo xtask backup list\n  cargo xtask backup verify --restore learning"
+    cargo xtask backup --all --incremental\n  cargo xtask backup list\n  cargo xtask backup verify --restore learning"
 )]
 pub struct BackupArgs {
     #[command(subcommand)]
@@ -535,6 +535,9 @@ pub struct BackupTakeArgs {
     /// A word behind the time in the backup's name
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
+    /// Take over what the latest backup holds already: tables that are proven to be unchanged are not written again
+    #[arg(long)]
+    pub incremental: bool,
     /// Where it goes [default: backups/ of the checkout]
     #[arg(long, value_name = "FOLDER")]
     pub to: Option<std::path::PathBuf>,

@@ -18,7 +18,7 @@ use crate::context::{Context, unknown};
 use crate::data::backup::manifest::{Manifest, Subject};
 use crate::data::backup::seal::Age;
 use crate::data::backup::store::{self, Store};
-use crate::data::backup::take::{self, Other, Recipe, Source, Taken};
+use crate::data::backup::take::{self, Kind, Other, Recipe, Source, Taken};
 use crate::data::target;
 use crate::engine::clients::Clients;
 use crate::engine::readiness::Probe;
@@ -26,7 +26,7 @@ use crate::engine::server::Server;
 use crate::engine::{Engine, postgres};
 use crate::files;
 use crate::instance::Instance;
-use crate::stack::{Kind, Service};
+use crate::stack::{self, Service};
 use crate::ui::{self, Exit, Failure, table, units};
 
 pub async fn run(cx: &Context, args: &BackupArgs) -> Result<Exit> {
@@ -45,32 +45,46 @@ async fn take(cx: &Context, args: &BackupTakeArgs) -> Result<Exit> {
         store::check_label(label)?;
     }
     let services = asked(cx, &args.names)?;
-    let seal = match args.recipient.is_empty() {
-        true => None,
-        false => Some(Arc::new(Age::for_recipients(&args.recipient)?) as Arc<dyn Seal + Send + Sync>),
-    };
     let Some(instance) = cx.instance()? else {
         let hint = format!("`cargo xtask up{}`", cx.stack_option());
         bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
     };
     let _lock = cx.lock().await?;
-    let is_whole = args.all || !args.names.is_empty();
     let store = Store::of(&cx.repository, &cx.stack.name, place(cx, args.to.as_ref()).as_deref());
-    let (taken, skew_micros) =
-        take_set(cx, &instance, &services, is_whole, &store, args.label.as_deref(), seal).await?;
+    let order = Order {
+        services: &services,
+        is_whole: args.all || !args.names.is_empty(),
+        label: args.label.as_deref(),
+        recipients: &args.recipient,
+        kind: if args.incremental { Kind::Incremental } else { Kind::Full },
+    };
+    let (taken, skew_micros) = take_set(cx, &instance, &store, &order).await?;
     report(cx, args, &store, &taken, skew_micros, begun)
 }
 
-/// Takes a backup of these services, all in one cut. With `is_whole`, one that does not run is an error.
+/// What is to be backed up, and how.
+#[derive(Debug)]
+pub struct Order<'a> {
+    pub services: &'a [&'a Service],
+    /// One that does not run is an error.
+    pub is_whole: bool,
+    pub label: Option<&'a str>,
+    pub recipients: &'a [String],
+    pub kind: Kind,
+}
+
+/// Takes a backup of these services, all in one cut.
 pub async fn take_set(
     cx: &Context,
     instance: &Instance,
-    services: &[&Service],
-    is_whole: bool,
     store: &Store,
-    label: Option<&str>,
-    seal: Option<Arc<dyn Seal + Send + Sync>>,
+    order: &Order<'_>,
 ) -> Result<(Vec<Taken>, u64)> {
+    let Order { services, label, recipients, .. } = *order;
+    let seal = match recipients.is_empty() {
+        true => None,
+        false => Some(Arc::new(Age::for_recipients(recipients)?) as Arc<dyn Seal + Send + Sync>),
+    };
     let engine = Engine::of(&cx.repository, &cx.stack, instance);
     let running = engine.running(&cx.stack).await?;
     let server = |service: &Service| running.iter().find(|server| server.service == service.short_name);
@@ -79,7 +93,7 @@ pub async fn take_set(
         .filter(|service| server(service).is_none())
         .map(|service| service.short_name.as_str())
         .collect();
-    if is_whole && !absent.is_empty() || absent.len() == services.len() {
+    if order.is_whole && !absent.is_empty() || absent.len() == services.len() {
         let hint = format!("`cargo xtask up {}{}`", absent.join(" "), cx.stack_option());
         bail!(Failure::new(Exit::Failed, format!("not running: {}", absent.join(", "))).hint(hint));
     }
@@ -101,14 +115,14 @@ pub async fn take_set(
     let names: Vec<String> = present.iter().map(|(service, _)| service.short_name.clone()).collect();
     store.remove_partials(&names)?;
     let backup = store::free_name(store, &names, label).await;
-    let recipe = Recipe { store, stack: &cx.stack.name, backup: &backup, label, seal };
+    let recipe = Recipe { store, stack: &cx.stack.name, backup: &backup, label, seal, recipients, kind: order.kind };
     let (taken, moment) = take::set(sources, &others, &recipe).await?;
     Ok((taken, moment.skew_micros))
 }
 
 /// The services that can be backed up, of those names or all.
 pub fn asked<'a>(cx: &'a Context, names: &[String]) -> Result<Vec<&'a Service>> {
-    let holds_data = |service: &&Service| !matches!(service.kind, Kind::Tool(_));
+    let holds_data = |service: &&Service| !matches!(service.kind, stack::Kind::Tool(_));
     if names.is_empty() {
         return Ok(cx.stack.services.iter().filter(holds_data).collect());
     }
@@ -150,8 +164,8 @@ pub fn opened_by<'a>(manifest: &Manifest, seal: Option<&'a Age>) -> Result<Optio
 fn other(service: &Service, server: &Server) -> Option<Other> {
     let name = service.short_name.clone();
     match &service.kind {
-        Kind::Redis(_) => Some(Other::Redis { name, port: server.port }),
-        Kind::PubSub(pubsub) => {
+        stack::Kind::Redis(_) => Some(Other::Redis { name, port: server.port }),
+        stack::Kind::PubSub(pubsub) => {
             let project = server.project.clone().unwrap_or_else(|| pubsub.project.clone());
             Some(Other::PubSub { name, port: server.port, project })
         }
@@ -204,6 +218,7 @@ fn report(
     let rows = taken.iter().map(|taken| {
         let mut row = vec![taken.manifest.name.clone()];
         row.extend(described(&taken.manifest));
+        row.extend(args.incremental.then(|| taken.manifest.taken_over().unwrap_or_default()));
         row.push(units::seconds(std::time::Duration::from_secs_f64(taken.manifest.seconds)));
         row
     });
@@ -221,12 +236,16 @@ fn report(
         _ => format!(" in one cut ({} ms apart)", skew_micros.div_ceil(1000)),
     };
     let bytes = taken.iter().map(|taken| taken.manifest.bytes()).sum();
+    let new = match args.incremental {
+        true => format!("{} new of ", units::megabytes(taken.iter().map(|taken| taken.manifest.new_bytes()).sum())),
+        false => String::new(),
+    };
     let folder = match taken {
         [one] => cx.relative(&one.kept.folder),
         _ => cx.relative(&store.folder).join("*").join(taken.first().map_or("", |taken| &taken.kept.backup)),
     };
     ui::tell(format!(
-        "\n{}{cut}, {} in {} → {}",
+        "\n{}{cut}, {new}{} in {} → {}",
         what.join(" and "),
         units::megabytes(bytes),
         units::seconds(begun.elapsed()),

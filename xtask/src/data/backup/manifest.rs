@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::ui::units;
 
 /// Of the manifest. A newer one is refused, never guessed at.
 pub const FORMAT: u32 = 1;
@@ -37,6 +38,9 @@ pub struct Manifest {
     pub server_version: String,
     /// Whether parts can be read with the identity of a recipient only.
     pub is_encrypted: bool,
+    /// The public keys that it is encrypted for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     pub parts: Vec<Part>,
     pub subject: Subject,
 }
@@ -58,11 +62,20 @@ pub struct Part {
     pub bytes: u64,
     pub raw_bytes: u64,
     pub blake3: String,
+    /// The earlier backup that it was taken over from, where it was not written anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 impl Part {
     pub fn new(file: impl Into<String>, written: Written) -> Part {
-        Part { file: file.into(), bytes: written.bytes, raw_bytes: written.raw_bytes, blake3: written.blake3 }
+        Part {
+            file: file.into(),
+            bytes: written.bytes,
+            raw_bytes: written.raw_bytes,
+            blake3: written.blake3,
+            from: None,
+        }
     }
 
     pub fn written(&self) -> Written {
@@ -72,6 +85,7 @@ impl Part {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a backup")]
 pub enum Subject {
     Database(Database),
     Redis(Redis),
@@ -98,6 +112,19 @@ pub struct Database {
     pub migrations: Vec<History>,
     /// Roles that own something or have a right in it.
     pub roles: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
+}
+
+/// What the server saw at the cut. Two cuts with the same standing saw the same rows in every table: the same transactions
+/// were visible, and no other start of the server, after which their numbers could mean others, lies between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// When the server and its checkpointer began: the latter is also renewed where the server recovers from a crash.
+    pub running_since: String,
+    /// As `pg_current_snapshot()` gives it, with numbers that never wrap around.
+    pub snapshot: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +136,9 @@ pub struct Table {
     pub part: String,
     #[serde(flatten)]
     pub evidence: Evidence,
+    /// What the server counts of its changes: the same again makes it likely, and no more, that its rows are the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<String>,
 }
 
 /// Large objects that have one owner and the same rights, as pg_dump groups them.
@@ -195,6 +225,19 @@ impl Manifest {
     /// Of all files.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// Of the files that were written for it, and not taken over.
+    pub fn new_bytes(&self) -> u64 {
+        self.parts.iter().filter(|part| part.from.is_none()).map(|part| part.bytes).sum()
+    }
+
+    /// `3 of 7 tables unchanged`, of a database.
+    pub fn taken_over(&self) -> Option<String> {
+        let tables = &self.database()?.tables;
+        let is_taken_over = |table: &&Table| self.part(&table.part).is_ok_and(|part| part.from.is_some());
+        let count = tables.iter().filter(is_taken_over).count();
+        Some(format!("{count} of {} unchanged", units::plural(tables.len(), "table")))
     }
 
     /// Of all tables.

@@ -2,11 +2,13 @@
 //!
 //! One backup is a folder `backups/<stack>/<name>/<time>[-label]`, of a database, of Redis, or of the event bus' topics; those
 //! that one run made have the same time and were taken in one cut. Reading order: [`manifest`] (what a backup says of
-//! itself), [`store`] (where they lie), [`cut`] (one moment in all databases), [`dump`] (a database's data into parts),
+//! itself), [`store`] (where they lie), [`cut`] (one moment in all databases), [`dump`] (a database's data into parts), [`earlier`]
+//! (what of them the backup before has already),
 //! [`verify`], [`retention`] (which ones stay).
 
 pub mod cut;
 pub mod dump;
+pub mod earlier;
 pub mod export;
 pub mod manifest;
 pub mod retention;
