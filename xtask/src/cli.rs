@@ -507,7 +507,8 @@ pub enum CheckVerb {
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 #[command(
     after_help = "Examples:\n  cargo xtask backup learning\n  cargo xtask backup --all --label before-rename\n  \
-    cargo xtask backup --all --incremental\n  cargo xtask backup list\n  cargo xtask backup verify --restore learning"
+    cargo xtask backup --all --incremental\n  \
+    cargo xtask backup --all --to rclone:nas:backups\n  cargo xtask backup list\n  cargo xtask backup verify --restore learning"
 )]
 pub struct BackupArgs {
     #[command(subcommand)]
@@ -538,8 +539,8 @@ pub struct BackupTakeArgs {
     /// Take over what the latest backup holds already: tables that are proven to be unchanged are not written again
     #[arg(long)]
     pub incremental: bool,
-    /// Where it goes [default: backups/ of the checkout]
-    #[arg(long, value_name = "FOLDER")]
+    /// Where it goes: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
+    #[arg(long, value_name = "PLACE")]
     pub to: Option<std::path::PathBuf>,
     /// Encrypt for the owner of this public key, with the program `age`
     #[arg(long, value_name = "KEY")]
@@ -556,8 +557,8 @@ pub struct BackupListArgs {
     /// Only of these [default: all]
     #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services))]
     pub names: Vec<String>,
-    /// Where to look [default: backups/ of the checkout]
-    #[arg(long, value_name = "FOLDER")]
+    /// Where to look: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
+    #[arg(long, value_name = "PLACE")]
     pub at: Option<std::path::PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -589,8 +590,8 @@ pub struct BackupShowArgs {
 
 #[derive(Debug, Args)]
 pub struct BackupPlaceArgs {
-    /// Where to look [default: backups/ of the checkout]
-    #[arg(long, value_name = "FOLDER")]
+    /// Where to look: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
+    #[arg(long, value_name = "PLACE")]
     pub at: Option<std::path::PathBuf>,
     /// The private key of an encrypted backup
     #[arg(long, value_name = "FILE")]
@@ -648,8 +649,8 @@ pub struct BackupPruneArgs {
     /// The latest of each of the last so many months stays
     #[arg(long, value_name = "NUMBER")]
     pub keep_monthly: Option<u32>,
-    /// Where to look [default: backups/ of the checkout]
-    #[arg(long, value_name = "FOLDER")]
+    /// Where to look: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
+    #[arg(long, value_name = "PLACE")]
     pub at: Option<std::path::PathBuf>,
     /// Do not ask
     #[arg(long)]

@@ -5,7 +5,7 @@ mod list;
 mod prune;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::cli::{BackupArgs, BackupPlaceArgs, BackupTakeArgs, BackupVerb};
 use crate::context::{Context, unknown};
 use crate::data::backup::manifest::{Manifest, Subject};
+use crate::data::backup::place::Place;
 use crate::data::backup::seal::Age;
 use crate::data::backup::store::{self, Store};
 use crate::data::backup::take::{self, Kind, Other, Recipe, Source, Taken};
@@ -24,7 +25,6 @@ use crate::engine::clients::Clients;
 use crate::engine::readiness::Probe;
 use crate::engine::server::Server;
 use crate::engine::{Engine, postgres};
-use crate::files;
 use crate::instance::Instance;
 use crate::stack::{self, Service};
 use crate::ui::{self, Exit, Failure, table, units};
@@ -50,7 +50,7 @@ async fn take(cx: &Context, args: &BackupTakeArgs) -> Result<Exit> {
         bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
     };
     let _lock = cx.lock().await?;
-    let store = Store::of(&cx.repository, &cx.stack.name, place(cx, args.to.as_ref()).as_deref());
+    let store = store(cx, args.to.as_deref())?;
     let order = Order {
         services: &services,
         is_whole: args.all || !args.names.is_empty(),
@@ -71,6 +71,13 @@ pub struct Order<'a> {
     pub label: Option<&'a str>,
     pub recipients: &'a [String],
     pub kind: Kind,
+}
+
+impl<'a> Order<'a> {
+    /// All of these, in full, with nobody but the owner of the files in mind.
+    pub fn full(services: &'a [&'a Service], label: Option<&'a str>) -> Order<'a> {
+        Order { services, is_whole: true, label, recipients: &[], kind: Kind::Full }
+    }
 }
 
 /// Takes a backup of these services, all in one cut.
@@ -134,14 +141,17 @@ pub fn asked<'a>(cx: &'a Context, names: &[String]) -> Result<Vec<&'a Service>> 
     Ok(services)
 }
 
-/// The folder that a person names, from where they stand.
-pub fn place(cx: &Context, named: Option<&PathBuf>) -> Option<PathBuf> {
-    named.map(|folder| cx.folder.join(folder))
+/// The backups in the place that a person names, or in the checkout.
+pub fn store(cx: &Context, named: Option<&Path>) -> Result<Store> {
+    match named {
+        Some(named) => Store::at(&Place::named(named, &cx.folder)?, &cx.stack.name),
+        None => Ok(Store::of(&cx.repository, &cx.stack.name)),
+    }
 }
 
 /// Where a verb that reads backups looks, and what opens encrypted ones.
 pub fn sources(cx: &Context, args: &BackupPlaceArgs) -> Result<(Store, Option<Age>)> {
-    let store = Store::of(&cx.repository, &cx.stack.name, place(cx, args.at.as_ref()).as_deref());
+    let store = store(cx, args.at.as_deref())?;
     let seal = match args.identity.is_empty() {
         true => None,
         false => Some(Age::with_identities(&args.identity, &cx.folder)?),
@@ -175,7 +185,7 @@ fn other(service: &Service, server: &Server) -> Option<Other> {
 
 /// A dump is smaller than its database, as a rule by far: what the databases take must be free.
 async fn check_space(store: &Store, sources: &[Source<'_>]) -> Result<()> {
-    let Some(free) = files::free_space(&store.folder) else { return Ok(()) };
+    let Some(free) = store.place.free_space() else { return Ok(()) };
     let sizes = sources.iter().map(async |source| {
         postgres::probe(&source.target.door, &source.target.login.user, &source.target.login.database).await
     });
@@ -191,7 +201,7 @@ async fn check_space(store: &Store, sources: &[Source<'_>]) -> Result<()> {
                 Exit::Failed,
                 format!("the databases have {}, and {} are free", units::megabytes(needed), units::megabytes(free))
             )
-            .body(format!("  on the disk of {}", store.folder.display()))
+            .body(format!("  on the disk of {}", store.place))
             .hint("free some space, or put the backup elsewhere: `--to FOLDER`")
         );
     }
@@ -210,7 +220,7 @@ fn report(
         let backups: Vec<Value> = taken
             .iter()
             .map(
-                |taken| json!({ "name": taken.manifest.name, "folder": taken.kept.folder, "manifest": taken.manifest }),
+                |taken| json!({ "name": taken.manifest.name, "folder": taken.kept.place.to_string(), "manifest": taken.manifest }),
             )
             .collect();
         ui::json(&json!({ "stack": cx.stack.name, "backups": backups }))?;
@@ -241,15 +251,18 @@ fn report(
         false => String::new(),
     };
     let folder = match taken {
-        [one] => cx.relative(&one.kept.folder),
-        _ => cx.relative(&store.folder).join("*").join(taken.first().map_or("", |taken| &taken.kept.backup)),
+        [one] => one.kept.place.shown(&cx.folder),
+        _ => {
+            let backup = taken.first().map_or("", |taken| &taken.kept.backup);
+            store.place.join("*").join(backup).shown(&cx.folder)
+        }
     };
     ui::tell(format!(
         "\n{}{cut}, {new}{} in {} → {}",
         what.join(" and "),
         units::megabytes(bytes),
         units::seconds(begun.elapsed()),
-        folder.display()
+        folder
     ));
     Ok(Exit::Done)
 }

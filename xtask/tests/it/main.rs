@@ -12,6 +12,7 @@
 
 mod backup_incremental;
 mod backup_keeping;
+mod backup_remote;
 mod compose;
 mod configuration;
 mod contract;

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::list::names;
-use super::place;
+use super::store;
 use crate::cli::BackupPruneArgs;
 use crate::context::Context;
 use crate::data::backup::manifest::Manifest;
@@ -32,7 +32,7 @@ struct Decided {
 pub async fn run(cx: &Context, args: &BackupPruneArgs) -> Result<Exit> {
     // What is being written now is no leftover: nobody writes while this holds the lock.
     let _lock = cx.lock().await?;
-    let store = Store::of(&cx.repository, &cx.stack.name, place(cx, args.at.as_ref()).as_deref());
+    let store = store(cx, args.at.as_deref())?;
     let plan = plan(&store, &names(cx, &store, &args.names)?, &rule(cx.stack.backup, args))?;
     if args.json {
         ui::json(&as_json(cx, args, &plan))?;
@@ -128,7 +128,7 @@ impl Plan {
         rows.extend(self.partials.iter().map(|partial| {
             vec![
                 partial.name.clone(),
-                partial.shown(),
+                partial.shown.clone(),
                 String::new(),
                 paint(ui::WARNING, "remove"),
                 "left by an interrupted run".to_owned(),
@@ -168,7 +168,7 @@ fn as_json(cx: &Context, args: &BackupPruneArgs, plan: &Plan) -> Value {
         };
         json!({ "name": kept.name, "backup": kept.backup, "bytes": bytes, "verdict": word, "reasons": reasons })
     });
-    let leftovers = plan.partials.iter().map(|partial| json!({ "name": partial.name, "folder": partial.shown() }));
+    let leftovers = plan.partials.iter().map(|partial| json!({ "name": partial.name, "folder": partial.shown }));
     json!({
         "stack": cx.stack.name,
         "dry_run": args.dry_run,

@@ -7,20 +7,21 @@ use std::sync::atomic::AtomicU64;
 use anyhow::{Context, Result, bail, ensure};
 use archive::content::Content;
 use archive::custom::{Entry, Head};
-use archive::part::{Seal, Writer};
+use archive::part::{Seal, Shelf, Writer};
 use archive::split::{Data, Place, Split, Treatment, part_name, split};
 
+use super::begun::Begun;
 use super::cut::Facts;
 use super::earlier::Earlier;
-use super::manifest::{LargeObjects, PARTS, Part, Sequence, Table};
-use super::store::Begun;
+use super::manifest::{LargeObjects, Part, Sequence, Table};
 use crate::engine::clients::Clients;
 use crate::engine::postgres::identifier;
-use crate::{files, tools};
+use crate::tools;
 
-const HEAD: &str = "head.zst";
-/// Holds what is dumped a second time, until it is among the parts.
-const AGAIN: &str = "again";
+const HEAD: &str = "parts/head.zst";
+const PREFIX: &str = "parts/";
+/// Of what is dumped a second time: its numbers are those of another dump.
+const AGAIN: &str = "parts/again-";
 
 /// How long a dump waits for a table that somebody holds exclusively.
 const LOCK_PATIENCE: &str = "--lock-wait-timeout=60s";
@@ -35,6 +36,13 @@ pub struct Wanted {
     pub snapshot: Option<String>,
     /// The rows of these only, by schema and name; everything where there are none.
     pub tables: Vec<(String, String)>,
+}
+
+impl Wanted {
+    /// A whole database, as it is now.
+    pub fn all_of(clients: &Clients, database: &str) -> Wanted {
+        Wanted { clients: clients.clone(), database: database.to_owned(), snapshot: None, tables: Vec::new() }
+    }
 }
 
 /// Dumps to the end. It blocks: for a thread that may.
@@ -103,12 +111,12 @@ impl Inventory {
         earlier: Option<&Earlier>,
         read: &AtomicU64,
     ) -> Result<Inventory> {
-        let place = Place { folder: &begun.parts(), seal };
+        let place = Place { shelf: begun, prefix: PREFIX, seal };
         let treat = |entry: &Entry| earlier.map_or(Treatment::Store, |earlier| earlier.treatment(entry, facts));
         let split = dump(wanted, Some(place), &treat, read)?;
         let mut inventory = Inventory {
             pg_dump_version: split.head.dump_version.split_whitespace().next().unwrap_or_default().to_owned(),
-            head: format!("{PARTS}/{HEAD}"),
+            head: HEAD.to_owned(),
             sequences: sequences(&split.head),
             parts: Vec::new(),
             tables: Vec::new(),
@@ -117,9 +125,9 @@ impl Inventory {
         let mut changed = Vec::new();
         for data in &split.data {
             let entry = split.head.entry(data.dump_id).context("data without an entry")?;
-            let file = format!("{PARTS}/{}", part_name(entry));
+            let file = format!("{PREFIX}{}", part_name(entry));
             let part = match (&data.stored, earlier) {
-                (Some((_, written)), _) => Some(Part::new(file, written.clone())),
+                (Some((file, written)), _) => Some(Part::new(file, written.clone())),
                 (None, Some(earlier)) => earlier.link_table(entry, data.content, &file, begun)?,
                 (None, None) => None,
             };
@@ -133,7 +141,7 @@ impl Inventory {
                 inventory.add(entry, content, part, facts);
             }
         }
-        let mut writer = Writer::create(&place.folder.join(HEAD), seal)?;
+        let mut writer = Writer::new(begun.create(&inventory.head)?, seal)?;
         writer.write_all(split.head.bytes())?;
         inventory.parts.push(Part::new(inventory.head.clone(), writer.finish()?));
         // In the order of the dump, which is that of a restore.
@@ -181,11 +189,10 @@ fn dump_again<'a>(
     changed: Vec<(&'a Entry, Content)>,
     read: &AtomicU64,
 ) -> Result<Vec<(&'a Entry, Content, Part)>> {
-    let folder = begun.folder().join(AGAIN);
-    files::create_folder(&folder)?;
     let tables = changed.iter().map(|(entry, _)| (entry.schema.clone(), entry.tag.clone())).collect();
     let wanted = Wanted { tables, ..wanted.clone() };
-    let split = dump(&wanted, Some(Place { folder: &folder, seal }), &|_| Treatment::Store, read)?;
+    let place = Place { shelf: begun, prefix: AGAIN, seal };
+    let split = dump(&wanted, Some(place), &|_| Treatment::Store, read)?;
     let mut parts = Vec::new();
     for (entry, content) in changed {
         let is_it = |data: &&Data| {
@@ -198,10 +205,7 @@ fn dump_again<'a>(
             bail!("the second dump lacks `{}.{}`", entry.schema, entry.tag)
         };
         ensure!(data.content == content, "`{}.{}` was read twice with different rows", entry.schema, entry.tag);
-        let file = format!("{PARTS}/{}", part_name(entry));
-        std::fs::rename(folder.join(name), begun.folder().join(&file))?;
-        parts.push((entry, content, Part::new(file, written.clone())));
+        parts.push((entry, content, Part::new(name, written.clone())));
     }
-    files::remove_folder(&folder)?;
     Ok(parts)
 }

@@ -7,18 +7,16 @@
 //! backup may go, and this one still has them.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use archive::content::Content;
 use archive::custom::Entry;
-use archive::part;
 use archive::split::Treatment;
 
+use super::begun::Begun;
 use super::cut::Facts;
 use super::manifest::{Database, Evidence, Manifest, Part, Subject, Table};
-use super::store::{Begun, Store};
-use crate::files;
+use super::store::{Kept, Store};
 
 /// The only encoding in which a name is the same to every program.
 const ENCODING: &str = "UTF8";
@@ -26,8 +24,7 @@ const ENCODING: &str = "UTF8";
 /// A backup whose parts may be taken over.
 #[derive(Debug, Clone)]
 pub struct Earlier {
-    backup: String,
-    folder: PathBuf,
+    kept: Kept,
     manifest: Manifest,
     pub database: Database,
     /// The parts that are what was written.
@@ -50,13 +47,9 @@ impl Earlier {
             && manifest.recipients == recipients;
         let subject = subject.clone();
         is_alike.then(|| {
-            let is_sound = |part: &&Part| {
-                let path = kept.folder.join(&part.file);
-                let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
-                is_file && part::prove(&path, &part.written()).is_ok()
-            };
+            let is_sound = |part: &&Part| kept.prove(part).is_ok();
             let sound = manifest.parts.iter().filter(is_sound).map(|part| part.file.clone()).collect();
-            Earlier { backup: kept.backup, folder: kept.folder, manifest, database: subject, sound }
+            Earlier { kept, manifest, database: subject, sound }
         })
     }
 
@@ -100,8 +93,9 @@ impl Earlier {
 
     fn link(&self, from: &str, to: &str, begun: &Begun) -> Result<Part> {
         let part = self.manifest.part(from)?;
-        files::link_or_copy(&self.folder.join(from), &begun.folder().join(to))
-            .with_context(|| format!("cannot take over `{from}` of backup {}", self.backup))?;
-        Ok(Part { file: to.to_owned(), from: Some(self.backup.clone()), ..part.clone() })
+        begun
+            .take_over(to, &self.kept.place, from)
+            .with_context(|| format!("cannot take over `{from}` of {}", self.kept.shown()))?;
+        Ok(Part { file: to.to_owned(), from: Some(self.kept.backup.clone()), ..part.clone() })
     }
 }

@@ -9,13 +9,12 @@ use archive::part::Written;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::files;
 use crate::ui::units;
 
 /// Of the manifest. A newer one is refused, never guessed at.
 pub const FORMAT: u32 = 1;
 pub const MANIFEST: &str = "manifest.json";
-const MANIFEST_HASH: &str = "manifest.json.b3";
+pub const MANIFEST_HASH: &str = "manifest.json.b3";
 /// The folder of the parts.
 pub const PARTS: &str = "parts";
 
@@ -249,13 +248,11 @@ impl Manifest {
         self.parts.iter().find(|part| part.file == file).with_context(|| format!("there is no part `{file}`"))
     }
 
-    /// Writes the manifest and its hash into a folder that is not a backup before that.
-    pub fn write(&self, folder: &Path) -> Result<()> {
+    /// As it is written.
+    pub fn text(&self) -> Result<Vec<u8>> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        files::write_atomically(&folder.join(MANIFEST), &text, 0o600)?;
-        let line = hash_line(&text)?;
-        files::write_atomically(&folder.join(MANIFEST_HASH), line.as_bytes(), 0o600)
+        Ok(text)
     }
 
     /// Reads and proves the manifest of a backup's folder.
@@ -289,7 +286,8 @@ impl Manifest {
     }
 }
 
-fn hash_line(text: &[u8]) -> Result<String> {
+/// The text's hash, as the file beside it says it.
+pub fn hash_line(text: &[u8]) -> Result<String> {
     let (blake3, _) = archive::part::digest(text)?;
     Ok(format!("{blake3}  {MANIFEST}\n"))
 }

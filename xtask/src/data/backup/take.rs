@@ -4,22 +4,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use archive::part::{Seal, Writer};
+use archive::part::{Seal, Shelf, Writer};
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
+use super::begun::Begun;
 use super::cut::{self, Facts, Moment, Snapshot};
 use super::dump::{Inventory, Wanted};
 use super::earlier::Earlier;
-use super::manifest::{self, Database, FORMAT, Manifest, PARTS, Part, PubSub, Redis, Set, Subject, Subscription};
-use super::store::{Begun, Kept, Store};
+use super::manifest::{Database, FORMAT, Manifest, Part, PubSub, Redis, Set, Subject, Subscription};
+use super::store::{Kept, Store};
 use crate::data::target::Target;
 use crate::engine::clients::Clients;
 use crate::engine::pubsub;
 use crate::engine::redis::snapshot;
 use crate::ui::progress::Progress;
 
-const RDB: &str = "dump.rdb.zst";
+const RDB: &str = "parts/dump.rdb.zst";
 
 /// A member of the set that is a database.
 #[derive(Debug)]
@@ -81,15 +82,8 @@ pub async fn set(sources: Vec<Source<'_>>, others: &[Other], recipe: &Recipe<'_>
     let names: Vec<String> = sources.iter().map(|source| source.target.service.short_name.clone()).collect();
     let members: Vec<String> =
         names.iter().cloned().chain(others.iter().map(|other| other.name().to_owned())).collect();
-    let wanted: Vec<Wanted> = sources
-        .iter()
-        .map(|source| Wanted {
-            clients: source.clients.clone(),
-            database: source.target.login.database.clone(),
-            snapshot: None,
-            tables: Vec::new(),
-        })
-        .collect();
+    let wanted: Vec<Wanted> =
+        sources.iter().map(|source| Wanted::all_of(&source.clients, &source.target.login.database)).collect();
     let progress = Progress::new("backing up", &members);
     let targets = sources.into_iter().map(|source| source.target).collect();
     let (snapshots, moment, asked) = cut::take(targets, ask(others)).await?;
@@ -221,18 +215,20 @@ async fn earlier(recipe: &Recipe<'_>, name: &str, database: &str, facts: &Arc<Fa
 
 async fn other(about: &About<'_>, name: &str, asked: Asked) -> Result<(Begun, Manifest)> {
     let started = Instant::now();
-    let begun = about.begin(name)?;
+    let mut begun = about.begin(name)?;
     let (version, parts, subject) = match asked {
         Asked::Redis(snapshot) => {
-            let (folder, seal) = (begun.parts(), about.recipe.seal.clone());
+            let seal = about.recipe.seal.clone();
             let version = snapshot.version.clone();
             let (keys, expiring) = (snapshot.keys, snapshot.expiring);
             let written = tokio::task::spawn_blocking(move || {
-                let mut writer = Writer::create(&folder.join(RDB), seal.as_deref().map(|seal| seal as &dyn Seal))?;
+                let mut writer = Writer::new(begun.create(RDB)?, seal.as_deref().map(|seal| seal as &dyn Seal))?;
                 snapshot.copy(&mut writer)?;
-                writer.finish()
+                Ok::<_, anyhow::Error>((begun, writer.finish()?))
             });
-            let part = Part::new(format!("{PARTS}/{RDB}"), written.await??);
+            let (still_begun, written) = written.await??;
+            begun = still_begun;
+            let part = Part::new(RDB, written);
             let subject = Subject::Redis(Redis { keys, expiring, part: part.file.clone() });
             (version, vec![part], subject)
         }
@@ -247,10 +243,9 @@ async fn other(about: &About<'_>, name: &str, asked: Asked) -> Result<(Begun, Ma
     finish(about.manifest(name, version, parts, subject, started), begun).await
 }
 
-async fn finish(manifest: Manifest, begun: Begun) -> Result<(Begun, Manifest)> {
+async fn finish(manifest: Manifest, mut begun: Begun) -> Result<(Begun, Manifest)> {
     tokio::task::spawn_blocking(move || {
-        manifest::Manifest::write(&manifest, begun.folder())?;
-        begun.sync()?;
+        begun.settle(&manifest)?;
         Ok((begun, manifest))
     })
     .await?
