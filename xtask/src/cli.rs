@@ -507,7 +507,8 @@ pub enum CheckVerb {
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 #[command(
     after_help = "Examples:\n  cargo xtask backup learning\n  cargo xtask backup --all --label before-rename\n  \
-    cargo xtask backup list\n  cargo xtask backup verify --restore learning"
+    cargo xtask backup --all --incremental\n  \
+    cargo xtask backup --all --to rclone:nas:backups\n  cargo xtask backup list\n  cargo xtask backup verify --restore learning"
 )]
 pub struct BackupArgs {
     #[command(subcommand)]
@@ -521,6 +522,7 @@ pub enum BackupVerb {
     List(BackupListArgs),
     Show(BackupShowArgs),
     Verify(BackupVerifyArgs),
+    Prune(BackupPruneArgs),
 }
 
 #[derive(Debug, Args)]
@@ -534,8 +536,11 @@ pub struct BackupTakeArgs {
     /// A word behind the time in the backup's name
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
-    /// Where it goes [default: backups/ of the checkout]
-    #[arg(long, value_name = "FOLDER")]
+    /// Take over what the latest backup holds already: tables that are proven to be unchanged are not written again
+    #[arg(long)]
+    pub incremental: bool,
+    /// Where it goes: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
+    #[arg(long, value_name = "PLACE")]
     pub to: Option<std::path::PathBuf>,
     /// Encrypt for the owner of this public key, with the program `age`
     #[arg(long, value_name = "KEY")]
@@ -552,8 +557,8 @@ pub struct BackupListArgs {
     /// Only of these [default: all]
     #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services))]
     pub names: Vec<String>,
-    /// Where to look [default: backups/ of the checkout]
-    #[arg(long, value_name = "FOLDER")]
+    /// Where to look: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
+    #[arg(long, value_name = "PLACE")]
     pub at: Option<std::path::PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -585,8 +590,8 @@ pub struct BackupShowArgs {
 
 #[derive(Debug, Args)]
 pub struct BackupPlaceArgs {
-    /// Where to look [default: backups/ of the checkout]
-    #[arg(long, value_name = "FOLDER")]
+    /// Where to look: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
+    #[arg(long, value_name = "PLACE")]
     pub at: Option<std::path::PathBuf>,
     /// The private key of an encrypted backup
     #[arg(long, value_name = "FILE")]
@@ -615,6 +620,45 @@ pub struct BackupVerifyArgs {
     #[command(flatten)]
     pub place: BackupPlaceArgs,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Remove the backups that no rule keeps, and what interrupted ones have left
+///
+/// One that any of the numbers keeps stays, and so does the last verified one of each name, and one of each name in any case.
+/// A broken one is named and left alone. The numbers are those of `[backup]` in the manifest, unless they are given here.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask backup prune --dry-run\n  cargo xtask backup prune learning --keep-last 1 --keep-daily 0\n  \
+    cargo xtask backup prune --at /mnt/backups --yes"
+)]
+pub struct BackupPruneArgs {
+    /// Whose backups [default: all]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services))]
+    pub names: Vec<String>,
+    /// The latest so many stay
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_last: Option<u32>,
+    /// The latest of each of the last so many days stays
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_daily: Option<u32>,
+    /// The latest of each of the last so many weeks stays
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_weekly: Option<u32>,
+    /// The latest of each of the last so many months stays
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_monthly: Option<u32>,
+    /// Where to look: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
+    #[arg(long, value_name = "PLACE")]
+    pub at: Option<std::path::PathBuf>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
 }

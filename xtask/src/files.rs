@@ -126,6 +126,11 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Makes a file the same as another: a second name of the same bytes, or a copy where the file system has no such names.
+pub fn link_or_copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::hard_link(from, to).or_else(|_| std::fs::copy(from, to).map(drop))
+}
+
 /// Puts a folder's entries on the disk: a rename lasts only then.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     let synced = std::fs::File::open(folder).and_then(|file| file.sync_all());

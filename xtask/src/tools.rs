@@ -132,6 +132,12 @@ impl Piped {
         self.child.stdin.take()
     }
 
+    /// Ends it at once. One that has ended already is as good.
+    pub fn kill(mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
     /// Waits for its end; an error with its last lines if it failed.
     pub fn finish(mut self) -> Result<String> {
         drop(self.child.stdin.take());
@@ -176,6 +182,17 @@ pub fn indented(text: &str) -> String {
 /// All programs of that name on `PATH`, first the one that a shell would run.
 pub fn on_path(name: &str) -> Vec<std::path::PathBuf> {
     which::which_all(name).map(Iterator::collect).unwrap_or_default()
+}
+
+/// The first program of that name on `PATH`, which `what` cannot do without.
+pub fn needed(name: &str, what: &str) -> Result<std::path::PathBuf> {
+    match on_path(name).into_iter().next() {
+        Some(program) => Ok(program),
+        None => bail!(
+            Failure::new(Exit::Failed, format!("{what} needs the program `{name}`, which is not on PATH"))
+                .hint(format!("`apt-get install {name}`, `brew install {name}`, or `nix develop`, which has it"))
+        ),
+    }
 }
 
 #[cfg(test)]

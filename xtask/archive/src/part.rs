@@ -1,10 +1,11 @@
-//! One file of a backup: compressed, hashed and, if asked for, encrypted while it is written; proven while it is read.
+//! One file of a backup, wherever it lies: compressed, hashed and, if asked for, encrypted while it is written; proven while it is read.
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
 
@@ -26,15 +27,35 @@ pub struct Written {
 
 /// Encryption by somebody else: a program with a pipe in front of it.
 pub trait Seal: fmt::Debug + Sync {
-    /// What is written to the pipe goes sealed into the file.
-    fn seal(&self, file: File) -> Result<Box<dyn Pipe>>;
-    /// The file's content, unsealed.
-    fn open(&self, file: File) -> Result<Box<dyn Read>>;
+    /// What is written to the pipe goes sealed into `out`.
+    fn seal(&self, out: Box<dyn Pipe>) -> Result<Box<dyn Pipe>>;
+    /// What comes out of `input`, unsealed.
+    fn open(&self, input: Box<dyn Read + Send>) -> Result<Box<dyn Read>>;
 }
 
-pub trait Pipe: Write {
-    /// Waits until all is in the file.
+/// Takes bytes to somewhere. Dropping it unfinished leaves nothing that counts.
+pub trait Pipe: Write + Send {
+    /// Waits until all is there.
     fn finish(self: Box<Self>) -> Result<()>;
+}
+
+impl Pipe for File {
+    /// Making it last is left to who makes the folder last.
+    fn finish(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Where parts go.
+pub trait Shelf: fmt::Debug + Sync {
+    /// A new part of that name. Nobody but its owner may read it, and none is ever written over.
+    fn create(&self, name: &str) -> Result<Box<dyn Pipe>>;
+}
+
+/// A new file that only its owner may read.
+pub fn create(path: &Path) -> Result<File> {
+    let made = File::options().write(true).create_new(true).mode(0o600).open(path);
+    made.with_context(|| format!("cannot write `{}`", path.display()))
 }
 
 /// Hashes and counts what passes.
@@ -59,18 +80,6 @@ impl<T> Hashing<T> {
     }
 }
 
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.note(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
@@ -79,60 +88,58 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-enum Output {
-    Plain(Box<Hashing<File>>),
-    Sealed(Box<dyn Pipe>, File),
+/// What is written, hashed on its way; the hash is left where the writer finds it, whatever is between them.
+struct Hashed {
+    pipe: Hashing<Box<dyn Pipe>>,
+    result: Arc<OnceLock<(String, u64)>>,
 }
 
-impl Write for Output {
+impl Write for Hashed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Output::Plain(file) => file.write(bytes),
-            Output::Sealed(pipe, _) => pipe.write(bytes),
-        }
+        let written = self.pipe.inner.write(bytes)?;
+        self.pipe.note(&bytes[..written]);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Output::Plain(file) => file.flush(),
-            Output::Sealed(pipe, _) => pipe.flush(),
-        }
+        self.pipe.inner.flush()
     }
 }
 
-/// A part that is being written. Nobody but its owner may read the file.
+impl Pipe for Hashed {
+    fn finish(self: Box<Self>) -> Result<()> {
+        let result = (self.pipe.hex(), self.pipe.bytes);
+        self.pipe.inner.finish()?;
+        self.result.get_or_init(|| result);
+        Ok(())
+    }
+}
+
+/// A part that is being written.
 pub struct Writer {
-    encoder: zstd::Encoder<'static, Output>,
+    encoder: zstd::Encoder<'static, Box<dyn Pipe>>,
     raw_bytes: u64,
+    hashed: Arc<OnceLock<(String, u64)>>,
 }
 
 impl Writer {
-    pub fn create(path: &Path, seal: Option<&dyn Seal>) -> Result<Writer> {
-        let made = || -> Result<Writer> {
-            let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-            let output = match seal {
-                Some(seal) => Output::Sealed(seal.seal(file.try_clone()?)?, file),
-                None => Output::Plain(Box::new(Hashing::new(file))),
-            };
-            let mut encoder = zstd::Encoder::new(output, LEVEL)?;
-            encoder.include_checksum(true)?;
-            Ok(Writer { encoder, raw_bytes: 0 })
+    pub fn new(out: Box<dyn Pipe>, seal: Option<&dyn Seal>) -> Result<Writer> {
+        let hashed = Arc::new(OnceLock::new());
+        let out: Box<dyn Pipe> = Box::new(Hashed { pipe: Hashing::new(out), result: Arc::clone(&hashed) });
+        let out = match seal {
+            Some(seal) => seal.seal(out)?,
+            None => out,
         };
-        made().with_context(|| format!("cannot write `{}`", path.display()))
+        let mut encoder = zstd::Encoder::new(out, LEVEL)?;
+        encoder.include_checksum(true)?;
+        Ok(Writer { encoder, raw_bytes: 0, hashed })
     }
 
-    /// The file with all of the bytes. Making it last is left to who makes the folder last.
+    /// The part with all of the bytes.
     pub fn finish(self) -> Result<Written> {
-        let raw_bytes = self.raw_bytes;
-        Ok(match self.encoder.finish()? {
-            Output::Plain(file) => Written { bytes: file.bytes, raw_bytes, blake3: file.hex() },
-            Output::Sealed(pipe, mut file) => {
-                pipe.finish()?;
-                file.rewind()?;
-                let (blake3, bytes) = digest(file)?;
-                Written { bytes, raw_bytes, blake3 }
-            }
-        })
+        self.encoder.finish()?.finish()?;
+        let (blake3, bytes) = self.hashed.get().cloned().context("the part was not written to its end")?;
+        Ok(Written { bytes, raw_bytes: self.raw_bytes, blake3 })
     }
 }
 
@@ -156,27 +163,21 @@ pub fn digest(input: impl Read) -> io::Result<(String, u64)> {
     Ok((hashing.hex(), hashing.bytes))
 }
 
-/// Says what a file is instead of what was written.
-pub fn prove(path: &Path, written: &Written) -> Result<()> {
-    let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let length = file.metadata()?.len();
-    ensure!(length == written.bytes, "`{}` has {length} bytes, and {} were written", path.display(), written.bytes);
-    let (blake3, _) = digest(file).with_context(|| format!("cannot read `{}`", path.display()))?;
-    ensure!(blake3 == written.blake3, "`{}` is not what was written: its BLAKE3 differs", path.display());
+/// Says what `name` is instead of what was written; `input` is all of it.
+pub fn prove(name: &str, input: impl Read, written: &Written) -> Result<()> {
+    let (blake3, bytes) = digest(input).with_context(|| format!("cannot read `{name}`"))?;
+    ensure!(bytes == written.bytes, "`{name}` has {bytes} bytes, and {} were written", written.bytes);
+    ensure!(blake3 == written.blake3, "`{name}` is not what was written: its BLAKE3 differs");
     Ok(())
 }
 
 /// The content of a part. That it is the one that was written is for [`prove`] to say, before.
-pub fn read(path: &Path, seal: Option<&dyn Seal>) -> Result<Box<dyn Read>> {
-    let opened = || -> Result<Box<dyn Read>> {
-        let file = File::open(path)?;
-        let inner: Box<dyn Read> = match seal {
-            Some(seal) => seal.open(file)?,
-            None => Box::new(file),
-        };
-        Ok(Box::new(zstd::Decoder::with_buffer(BufReader::with_capacity(READ_AT_ONCE, inner))?))
+pub fn decode(input: Box<dyn Read + Send>, seal: Option<&dyn Seal>) -> Result<Box<dyn Read>> {
+    let inner: Box<dyn Read> = match seal {
+        Some(seal) => seal.open(input)?,
+        None => input,
     };
-    opened().with_context(|| format!("cannot read `{}`", path.display()))
+    Ok(Box::new(zstd::Decoder::with_buffer(BufReader::with_capacity(READ_AT_ONCE, inner))?))
 }
 
 /// Of a file that somebody else compressed.
@@ -190,7 +191,7 @@ mod tests {
 
     fn written(folder: &Path, content: &[u8]) -> (std::path::PathBuf, Written) {
         let path = folder.join("part");
-        let mut writer = Writer::create(&path, None).unwrap();
+        let mut writer = Writer::new(Box::new(create(&path).unwrap()), None).unwrap();
         writer.write_all(content).unwrap();
         (path.clone(), writer.finish().unwrap())
     }
@@ -205,11 +206,11 @@ mod tests {
         let content: Vec<u8> = (0..1_000_000u32).flat_map(|number| (number % 977).to_le_bytes()).collect();
         let (path, written) = written(folder.path(), &content);
         assert_eq!(written.raw_bytes, content.len() as u64);
-        prove(&path, &written).unwrap();
+        prove("part", File::open(&path).unwrap(), &written).unwrap();
         let mut back = Vec::new();
-        read(&path, None).unwrap().read_to_end(&mut back).unwrap();
+        decode(Box::new(File::open(&path).unwrap()), None).unwrap().read_to_end(&mut back).unwrap();
         assert!(back == content);
-        assert!(Writer::create(&path, None).is_err(), "a part is never written over");
+        assert!(create(&path).is_err(), "a part is never written over");
     }
 
     #[test]
@@ -221,9 +222,9 @@ mod tests {
             let mut broken = whole.clone();
             broken[at] ^= 1 << (at % 8);
             put(&path, &broken);
-            assert!(prove(&path, &written).is_err(), "byte {at}");
+            assert!(prove("part", File::open(&path).unwrap(), &written).is_err(), "byte {at}");
             put(&path, &whole[..at]);
-            assert!(prove(&path, &written).is_err(), "cut at {at}");
+            assert!(prove("part", File::open(&path).unwrap(), &written).is_err(), "cut at {at}");
         }
     }
 }

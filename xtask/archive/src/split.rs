@@ -4,7 +4,6 @@
 //! not grow with the database.
 
 use std::io::{BufReader, Read, Write};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -12,7 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::content::{Content, Hasher};
 use crate::custom::{Blocks, END_OF_ROWS, Entry, Head, Next};
-use crate::part::{Seal, Writer, Written};
+use crate::part::{Seal, Shelf, Writer, Written};
 
 /// What passes from the reading to the writing thread at once, in bytes.
 const PIECE: usize = 512 << 10;
@@ -32,7 +31,9 @@ pub enum Treatment {
 /// Where parts go.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    pub folder: &'a Path,
+    pub shelf: &'a dyn Shelf,
+    /// What the names of parts begin with.
+    pub prefix: &'a str,
     pub seal: Option<&'a dyn Seal>,
 }
 
@@ -41,7 +42,7 @@ pub struct Place<'a> {
 pub struct Data {
     pub dump_id: i64,
     pub content: Content,
-    /// The file's name in the folder, and what was written into it.
+    /// The part's name, and what was written into it.
     pub stored: Option<(String, Written)>,
 }
 
@@ -173,9 +174,9 @@ struct Begun<'a> {
 
 impl<'a> Begun<'a> {
     fn new(head: &'a Head, entry: &'a Entry, place: Option<Place<'_>>) -> Result<Begun<'a>> {
-        let part = place.map(|place| {
-            let name = part_name(entry);
-            Writer::create(&place.folder.join(&name), place.seal).map(|writer| (name, writer))
+        let part = place.map(|place| -> Result<_> {
+            let name = format!("{}{}", place.prefix, part_name(entry));
+            Ok((name.clone(), Writer::new(place.shelf.create(&name)?, place.seal)?))
         });
         Ok(Begun { head, entry, hasher: Hasher::default(), object: None, part: part.transpose()? })
     }

@@ -2,9 +2,10 @@
 //! that is asked for.
 
 mod list;
+mod prune;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,17 +16,17 @@ use serde_json::{Value, json};
 use crate::cli::{BackupArgs, BackupPlaceArgs, BackupTakeArgs, BackupVerb};
 use crate::context::{Context, unknown};
 use crate::data::backup::manifest::{Manifest, Subject};
+use crate::data::backup::place::Place;
 use crate::data::backup::seal::Age;
 use crate::data::backup::store::{self, Store};
-use crate::data::backup::take::{self, Other, Recipe, Source, Taken};
+use crate::data::backup::take::{self, Kind, Other, Recipe, Source, Taken};
 use crate::data::target;
 use crate::engine::clients::Clients;
 use crate::engine::readiness::Probe;
 use crate::engine::server::Server;
 use crate::engine::{Engine, postgres};
-use crate::files;
 use crate::instance::Instance;
-use crate::stack::{Kind, Service};
+use crate::stack::{self, Service};
 use crate::ui::{self, Exit, Failure, table, units};
 
 pub async fn run(cx: &Context, args: &BackupArgs) -> Result<Exit> {
@@ -34,6 +35,7 @@ pub async fn run(cx: &Context, args: &BackupArgs) -> Result<Exit> {
         Some(BackupVerb::List(args)) => list::list(cx, args),
         Some(BackupVerb::Show(args)) => list::show(cx, args),
         Some(BackupVerb::Verify(args)) => verify::run(cx, args).await,
+        Some(BackupVerb::Prune(args)) => prune::run(cx, args).await,
     }
 }
 
@@ -43,32 +45,53 @@ async fn take(cx: &Context, args: &BackupTakeArgs) -> Result<Exit> {
         store::check_label(label)?;
     }
     let services = asked(cx, &args.names)?;
-    let seal = match args.recipient.is_empty() {
-        true => None,
-        false => Some(Arc::new(Age::for_recipients(&args.recipient)?) as Arc<dyn Seal + Send + Sync>),
-    };
     let Some(instance) = cx.instance()? else {
         let hint = format!("`cargo xtask up{}`", cx.stack_option());
         bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
     };
     let _lock = cx.lock().await?;
-    let is_whole = args.all || !args.names.is_empty();
-    let store = Store::of(&cx.repository, &cx.stack.name, place(cx, args.to.as_ref()).as_deref());
-    let (taken, skew_micros) =
-        take_set(cx, &instance, &services, is_whole, &store, args.label.as_deref(), seal).await?;
+    let store = store(cx, args.to.as_deref())?;
+    let order = Order {
+        services: &services,
+        is_whole: args.all || !args.names.is_empty(),
+        label: args.label.as_deref(),
+        recipients: &args.recipient,
+        kind: if args.incremental { Kind::Incremental } else { Kind::Full },
+    };
+    let (taken, skew_micros) = take_set(cx, &instance, &store, &order).await?;
     report(cx, args, &store, &taken, skew_micros, begun)
 }
 
-/// Takes a backup of these services, all in one cut. With `is_whole`, one that does not run is an error.
+/// What is to be backed up, and how.
+#[derive(Debug)]
+pub struct Order<'a> {
+    pub services: &'a [&'a Service],
+    /// One that does not run is an error.
+    pub is_whole: bool,
+    pub label: Option<&'a str>,
+    pub recipients: &'a [String],
+    pub kind: Kind,
+}
+
+impl<'a> Order<'a> {
+    /// All of these, in full, with nobody but the owner of the files in mind.
+    pub fn full(services: &'a [&'a Service], label: Option<&'a str>) -> Order<'a> {
+        Order { services, is_whole: true, label, recipients: &[], kind: Kind::Full }
+    }
+}
+
+/// Takes a backup of these services, all in one cut.
 pub async fn take_set(
     cx: &Context,
     instance: &Instance,
-    services: &[&Service],
-    is_whole: bool,
     store: &Store,
-    label: Option<&str>,
-    seal: Option<Arc<dyn Seal + Send + Sync>>,
+    order: &Order<'_>,
 ) -> Result<(Vec<Taken>, u64)> {
+    let Order { services, label, recipients, .. } = *order;
+    let seal = match recipients.is_empty() {
+        true => None,
+        false => Some(Arc::new(Age::for_recipients(recipients)?) as Arc<dyn Seal + Send + Sync>),
+    };
     let engine = Engine::of(&cx.repository, &cx.stack, instance);
     let running = engine.running(&cx.stack).await?;
     let server = |service: &Service| running.iter().find(|server| server.service == service.short_name);
@@ -77,7 +100,7 @@ pub async fn take_set(
         .filter(|service| server(service).is_none())
         .map(|service| service.short_name.as_str())
         .collect();
-    if is_whole && !absent.is_empty() || absent.len() == services.len() {
+    if order.is_whole && !absent.is_empty() || absent.len() == services.len() {
         let hint = format!("`cargo xtask up {}{}`", absent.join(" "), cx.stack_option());
         bail!(Failure::new(Exit::Failed, format!("not running: {}", absent.join(", "))).hint(hint));
     }
@@ -99,14 +122,14 @@ pub async fn take_set(
     let names: Vec<String> = present.iter().map(|(service, _)| service.short_name.clone()).collect();
     store.remove_partials(&names)?;
     let backup = store::free_name(store, &names, label).await?;
-    let recipe = Recipe { store, stack: &cx.stack.name, backup: &backup, label, seal };
+    let recipe = Recipe { store, stack: &cx.stack.name, backup: &backup, label, seal, recipients, kind: order.kind };
     let (taken, moment) = take::set(sources, &others, &recipe).await?;
     Ok((taken, moment.skew_micros))
 }
 
 /// The services that can be backed up, of those names or all.
 pub fn asked<'a>(cx: &'a Context, names: &[String]) -> Result<Vec<&'a Service>> {
-    let holds_data = |service: &&Service| !matches!(service.kind, Kind::Tool(_));
+    let holds_data = |service: &&Service| !matches!(service.kind, stack::Kind::Tool(_));
     if names.is_empty() {
         return Ok(cx.stack.services.iter().filter(holds_data).collect());
     }
@@ -118,14 +141,17 @@ pub fn asked<'a>(cx: &'a Context, names: &[String]) -> Result<Vec<&'a Service>> 
     Ok(services)
 }
 
-/// The folder that a person names, from where they stand.
-pub fn place(cx: &Context, named: Option<&PathBuf>) -> Option<PathBuf> {
-    named.map(|folder| cx.folder.join(folder))
+/// The backups in the place that a person names, or in the checkout.
+pub fn store(cx: &Context, named: Option<&Path>) -> Result<Store> {
+    match named {
+        Some(named) => Store::at(&Place::named(named, &cx.folder)?, &cx.stack.name),
+        None => Ok(Store::of(&cx.repository, &cx.stack.name)),
+    }
 }
 
 /// Where a verb that reads backups looks, and what opens encrypted ones.
 pub fn sources(cx: &Context, args: &BackupPlaceArgs) -> Result<(Store, Option<Age>)> {
-    let store = Store::of(&cx.repository, &cx.stack.name, place(cx, args.at.as_ref()).as_deref());
+    let store = store(cx, args.at.as_deref())?;
     let seal = match args.identity.is_empty() {
         true => None,
         false => Some(Age::with_identities(&args.identity, &cx.folder)?),
@@ -148,8 +174,8 @@ pub fn opened_by<'a>(manifest: &Manifest, seal: Option<&'a Age>) -> Result<Optio
 fn other(service: &Service, server: &Server) -> Option<Other> {
     let name = service.short_name.clone();
     match &service.kind {
-        Kind::Redis(_) => Some(Other::Redis { name, port: server.port }),
-        Kind::PubSub(pubsub) => {
+        stack::Kind::Redis(_) => Some(Other::Redis { name, port: server.port }),
+        stack::Kind::PubSub(pubsub) => {
             let project = server.project.clone().unwrap_or_else(|| pubsub.project.clone());
             Some(Other::PubSub { name, port: server.port, project })
         }
@@ -159,7 +185,7 @@ fn other(service: &Service, server: &Server) -> Option<Other> {
 
 /// A dump is smaller than its database, as a rule by far: what the databases take must be free.
 async fn check_space(store: &Store, sources: &[Source<'_>]) -> Result<()> {
-    let Some(free) = files::free_space(&store.folder) else { return Ok(()) };
+    let Some(free) = store.place.free_space() else { return Ok(()) };
     let sizes = sources.iter().map(async |source| {
         postgres::examine(&source.target.door, &source.target.login.user, &source.target.login.database).await
     });
@@ -175,7 +201,7 @@ async fn check_space(store: &Store, sources: &[Source<'_>]) -> Result<()> {
                 Exit::Failed,
                 format!("the databases have {}, and {} are free", units::megabytes(needed), units::megabytes(free))
             )
-            .body(format!("  on the disk of {}", store.folder.display()))
+            .body(format!("  on the disk of {}", store.place))
             .hint("free some space, or put the backup elsewhere: `--to FOLDER`")
         );
     }
@@ -194,7 +220,7 @@ fn report(
         let backups: Vec<Value> = taken
             .iter()
             .map(
-                |taken| json!({ "name": taken.manifest.name, "folder": taken.kept.folder, "manifest": taken.manifest }),
+                |taken| json!({ "name": taken.manifest.name, "folder": taken.kept.place.to_string(), "manifest": taken.manifest }),
             )
             .collect();
         ui::json(&json!({ "stack": cx.stack.name, "backups": backups }))?;
@@ -202,6 +228,7 @@ fn report(
     let rows = taken.iter().map(|taken| {
         let mut row = vec![taken.manifest.name.clone()];
         row.extend(described(&taken.manifest));
+        row.extend(args.incremental.then(|| taken.manifest.taken_over().unwrap_or_default()));
         row.push(units::seconds(std::time::Duration::from_secs_f64(taken.manifest.seconds)));
         row
     });
@@ -219,16 +246,23 @@ fn report(
         _ => format!(" in one cut ({} ms apart)", skew_micros.div_ceil(1000)),
     };
     let bytes = taken.iter().map(|taken| taken.manifest.bytes()).sum();
+    let new = match args.incremental {
+        true => format!("{} new of ", units::megabytes(taken.iter().map(|taken| taken.manifest.new_bytes()).sum())),
+        false => String::new(),
+    };
     let folder = match taken {
-        [one] => cx.relative(&one.kept.folder),
-        _ => cx.relative(&store.folder).join("*").join(taken.first().map_or("", |taken| &taken.kept.backup)),
+        [one] => one.kept.place.shown(&cx.folder),
+        _ => {
+            let backup = taken.first().map_or("", |taken| &taken.kept.backup);
+            store.place.join("*").join(backup).shown(&cx.folder)
+        }
     };
     ui::tell(format!(
-        "\n{}{cut}, {} in {} → {}",
+        "\n{}{cut}, {new}{} in {} → {}",
         what.join(" and "),
         units::megabytes(bytes),
         units::seconds(begun.elapsed()),
-        folder.display()
+        folder
     ));
     Ok(Exit::Done)
 }

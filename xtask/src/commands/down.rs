@@ -206,26 +206,13 @@ async fn list_data(cx: &Context, instance: &Instance, names: &[String], running:
     Ok(())
 }
 
+/// Asks a person, by the stack's name.
 async fn agree(cx: &Context, args: &DownArgs) -> Result<()> {
-    let discard = if args.discard { " --discard" } else { "" };
-    agree_by_name(cx, args.yes, &format!("cargo xtask down --volumes --yes{discard}")).await
-}
-
-/// Asks a person, by the stack's name; `command` does the same without asking.
-pub async fn agree_by_name(cx: &Context, yes: bool, command: &str) -> Result<()> {
-    if yes {
+    if args.yes {
         return Ok(());
     }
-    if !ui::can_ask() {
-        let hint = format!("`{command}{}`", cx.stack_option());
-        bail!(Failure::new(Exit::Refused, "nobody is there to ask, nothing was done").hint(hint));
-    }
-    let name = cx.stack.name.clone();
-    let answer = tokio::task::spawn_blocking(move || ui::ask(&format!("Type {name} to go on: "))).await??;
-    if answer != cx.stack.name {
-        bail!(Failure::new(Exit::Refused, "not agreed, nothing was done"));
-    }
-    Ok(())
+    let discard = if args.discard { " --discard" } else { "" };
+    cx.agree(&format!("cargo xtask down --volumes --yes{discard}{}", cx.stack_option()), "nothing was done").await
 }
 
 /// Renames the service folders out of the way. Repeating it after an interruption finishes it: the folder that collects

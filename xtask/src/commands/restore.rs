@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use archive::part::Seal;
 use serde_json::{Value, json};
 
-use super::backup::{asked, opened_by, sources, take_set};
+use super::backup::{Order, asked, opened_by, sources, take_set};
 use crate::cli::RestoreArgs;
 use crate::context::{Context, unknown};
 use crate::data::backup::manifest::{self, Manifest, Subject};
@@ -165,8 +165,8 @@ fn model_of(topics: &manifest::PubSub, project: Option<&str>) -> PubSub {
 /// A server of Redis has no second database to swap with: what it has is backed up first, and `--undo` restores that.
 async fn keep_redis(cx: &Context, instance: &Instance) -> Result<()> {
     let services: Vec<&Service> = cx.stack.services.iter().filter(|one| matches!(one.kind, Kind::Redis(_))).collect();
-    let store = Store::of(&cx.repository, &cx.stack.name, None);
-    take_set(cx, instance, &services, true, &store, Some(BEFORE_RESTORE), None).await?;
+    let store = Store::of(&cx.repository, &cx.stack.name);
+    take_set(cx, instance, &store, &Order::full(&services, Some(BEFORE_RESTORE))).await?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::backup::take_set;
+use super::backup::{Order, take_set};
 use super::restore::{places, swap_all};
 use super::up;
 use crate::cli::UpgradeArgs;
@@ -53,7 +53,7 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     if args.drop_old {
         return drop_old(cx, args, &instance, &engine).await;
     }
-    let store = Store::of(&cx.repository, &cx.stack.name, None);
+    let store = Store::of(&cx.repository, &cx.stack.name);
     let state = match read(&instance)? {
         Some(state) => {
             ui::tell("an upgrade was interrupted; it goes on from its backup");
@@ -207,7 +207,7 @@ async fn back_up(
     let started = up::start(cx, &engine, &old, lock).await;
     let label = format!("before-upgrade-{major}-to-{to}");
     let taken = match started {
-        Ok(()) => take_set(cx, instance, &services, true, store, Some(&label), None).await,
+        Ok(()) => take_set(cx, instance, store, &Order::full(&services, Some(&label))).await,
         Err(error) => Err(error),
     };
     if let Engine::Docker(docker) = &engine {
@@ -263,7 +263,10 @@ async fn drop_old(cx: &Context, args: &UpgradeArgs, instance: &Instance, engine:
         .iter()
         .map(|one| vec![one.service.clone(), one.bytes.map_or_else(String::new, units::megabytes), one.shown.clone()]);
     ui::tell(format!("This drops what upgrades have replaced:\n\n{}", table::columns(rows.collect(), &[1])));
-    super::down::agree_by_name(cx, args.yes, "cargo xtask upgrade --drop-old --yes").await?;
+    if !args.yes {
+        let command = format!("cargo xtask upgrade --drop-old --yes{}", cx.stack_option());
+        cx.agree(&command, "nothing was done").await?;
+    }
     for one in &aside {
         engine.drop_aside(one).await?;
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::fault::nearest;
 use super::images::Image;
-use super::manifest::{Healthcheck, Network, Pool, Production, Profile, Protocol, Resources};
+use super::manifest::{Backup, Healthcheck, Network, Pool, Production, Profile, Protocol, Resources};
 use super::overrides::Source;
 
 #[derive(Debug, Clone)]
@@ -29,6 +29,7 @@ pub struct Stack {
     /// The Compose project that a person asks for.
     pub project: Option<String>,
     pub pool: Option<Pool>,
+    pub backup: Backup,
     pub production: Option<Production>,
     /// Every variable that the stack reads, in the order of `.env.example`.
     pub settings: Vec<Setting>,

@@ -10,6 +10,9 @@
     reason = "tests start programs and write files as people do"
 )]
 
+mod backup_incremental;
+mod backup_keeping;
+mod backup_remote;
 mod compose;
 mod configuration;
 mod contract;

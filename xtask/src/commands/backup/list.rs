@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::{described, opened_by, place, sources};
+use super::{described, opened_by, sources, store};
 use crate::cli::{BackupListArgs, BackupShowArgs};
 use crate::context::Context;
 use crate::data::backup::manifest::{Manifest, Subject};
@@ -14,7 +14,7 @@ use crate::data::backup::{export, verify};
 use crate::ui::{self, Exit, Failure, paint, table, units};
 
 pub fn list(cx: &Context, args: &BackupListArgs) -> Result<Exit> {
-    let store = Store::of(&cx.repository, &cx.stack.name, place(cx, args.at.as_ref()).as_deref());
+    let store = store(cx, args.at.as_deref())?;
     let names = names(cx, &store, &args.names)?;
     let mut all: Vec<(Kept, Result<Manifest>)> = Vec::new();
     for name in &names {
@@ -28,7 +28,7 @@ pub fn list(cx: &Context, args: &BackupListArgs) -> Result<Exit> {
     if all.is_empty() {
         ui::tell(format!(
             "no backups yet in {}. `cargo xtask backup{}` takes one",
-            cx.relative(&store.folder).display(),
+            store.place.shown(&cx.folder),
             cx.stack_option()
         ));
         return Ok(Exit::Done);
@@ -55,7 +55,7 @@ pub fn list(cx: &Context, args: &BackupListArgs) -> Result<Exit> {
         "\n{}, {} in {}",
         units::plural(all.len(), "backup"),
         units::megabytes(bytes),
-        cx.relative(&store.folder).display()
+        store.place.shown(&cx.folder)
     ));
     Ok(Exit::Done)
 }
@@ -75,7 +75,7 @@ fn as_json(kept: &Kept, manifest: &Result<Manifest>) -> Value {
     let mut value = json!({
         "name": kept.name,
         "backup": kept.backup,
-        "folder": kept.folder,
+        "folder": kept.place.to_string(),
         "verified": kept.verified(),
     });
     match manifest {

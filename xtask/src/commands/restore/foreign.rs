@@ -47,7 +47,7 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
     let not_restored = || format!("`{}` was not restored, and is as it was", place.name);
     let wanting = progress.watch(dump.fill(place, &side, &progress.bytes)).await.with_context(not_restored)?;
     load::analyze(&side).await.with_context(not_restored)?;
-    let wanted = Wanted { clients: place.clients.clone(), database: side.name.clone(), snapshot: None };
+    let wanted = Wanted::all_of(&place.clients, &side.name);
     let bytes = Arc::clone(&progress.bytes);
     let counted = tokio::task::spawn_blocking(move || dump::dump(&wanted, None, &|_| Treatment::Digest, &bytes));
     let (tables, rows) = foreign::summary(&counted.await?.with_context(not_restored)?);

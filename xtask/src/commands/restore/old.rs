@@ -101,12 +101,10 @@ pub async fn drop_old(cx: &Context, args: &RestoreArgs, instance: &Instance) -> 
         })
     });
     ui::tell(format!("This drops what restores have replaced:\n\n{}", table::columns(rows.collect(), &[2])));
-    crate::commands::down::agree_by_name(
-        cx,
-        args.yes,
-        &format!("cargo xtask restore{} --drop-old --yes", name_of(args)),
-    )
-    .await?;
+    if !args.yes {
+        let command = format!("cargo xtask restore{} --drop-old --yes{}", name_of(args), cx.stack_option());
+        cx.agree(&command, "nothing was done").await?;
+    }
     for (place, old) in &found {
         server(place).drop_old(old).await?;
     }
@@ -119,7 +117,7 @@ pub async fn drop_old(cx: &Context, args: &RestoreArgs, instance: &Instance) -> 
 fn redis_restored_with(cx: &Context, found: &[(Place, Old)]) -> Result<Option<String>> {
     let Some(replaced) = found.iter().map(|(_, old)| old.replaced).max() else { return Ok(None) };
     let Some(redis) = cx.stack.find(|kind| matches!(kind, Kind::Redis(_))) else { return Ok(None) };
-    let store = Store::of(&cx.repository, &cx.stack.name, None);
+    let store = Store::of(&cx.repository, &cx.stack.name);
     let kept = store.list(&redis.short_name)?.into_iter().rfind(|kept| kept.backup.ends_with(BEFORE_RESTORE));
     let is_together =
         kept.and_then(|kept| kept.time()).is_some_and(|time| time.duration_since(replaced).abs() < TOGETHER);
@@ -129,7 +127,7 @@ fn redis_restored_with(cx: &Context, found: &[(Place, Old)]) -> Result<Option<St
 /// The latest of what was kept of Redis before a restore; what it has now is kept the same way.
 async fn undo_redis(cx: &Context, args: &RestoreArgs, instance: &Instance, asked: &String) -> Result<Exit> {
     let asked = &service(cx, asked)?.short_name;
-    let store = Store::of(&cx.repository, &cx.stack.name, None);
+    let store = Store::of(&cx.repository, &cx.stack.name);
     let kept = store.list(asked)?.into_iter().rfind(|kept| kept.backup.ends_with(BEFORE_RESTORE));
     let Some(kept) = kept else {
         bail!(Failure::new(Exit::Failed, format!("`{asked}` has nothing to go back to: no restore has replaced it")));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use super::manifest::{Extension, History};
+use super::manifest::{Extension, History, Sequence, Standing};
 use crate::data::target::Target;
 use crate::engine::postgres::identifier;
 
@@ -28,6 +28,22 @@ const FACTS: &str = "SELECT current_setting('server_version'), \
        FROM pg_class WHERE relkind = 'r' AND relname LIKE '\\_sqlx\\_migrations%') \
     FROM pg_database WHERE datname = current_database()";
 
+/// `NULL` where the role may not see when the checkpointer began.
+const STANDING: &str = "SELECT pg_current_snapshot()::text, \
+    extract(epoch FROM pg_postmaster_start_time())::text || ' ' || \
+      (SELECT extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE backend_type = 'checkpointer')";
+
+/// Tables of extensions are left out: whether pg_dump takes their rows is for the extension to say.
+const COUNTERS: &str = "SELECT nspname, relname, concat_ws(' ', pg_class.oid, pg_relation_filenode(pg_class.oid), \
+      pg_relation_size(pg_class.oid), pg_stat_get_tuples_inserted(pg_class.oid), \
+      pg_stat_get_tuples_updated(pg_class.oid), pg_stat_get_tuples_deleted(pg_class.oid)) \
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+    WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND NOT EXISTS \
+      (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')";
+
+/// How many sequences are asked for in one statement.
+const SEQUENCES_AT_ONCE: usize = 200;
+
 /// One database at the moment of the cut.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -37,7 +53,7 @@ pub struct Snapshot {
     connection: PgConnection,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Facts {
     pub server_version: String,
     pub system_identifier: String,
@@ -46,6 +62,23 @@ pub struct Facts {
     pub extensions: Vec<Extension>,
     pub roles: Vec<String>,
     pub migrations: Vec<History>,
+    pub standing: Option<Standing>,
+    pub counters: Vec<Counters>,
+}
+
+/// What the server counts of one table's changes.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    pub schema: String,
+    pub table: String,
+    pub text: String,
+}
+
+impl Facts {
+    pub fn counters_of(&self, schema: &str, table: &str) -> Option<&str> {
+        let counters = self.counters.iter().find(|one| one.schema == schema && one.table == table);
+        counters.map(|counters| counters.text.as_str())
+    }
 }
 
 /// When a cut was, and how far its members are apart.
@@ -56,6 +89,21 @@ pub struct Moment {
 }
 
 impl Snapshot {
+    /// What these sequences stand at now, each as a dump would set it. They follow no snapshot.
+    pub async fn sequences(&mut self, named: &[Sequence]) -> Result<Vec<String>> {
+        let mut values = Vec::new();
+        for named in named.chunks(SEQUENCES_AT_ONCE) {
+            let each = named.iter().enumerate().map(|(index, one)| {
+                let sequence = format!("{}.{}", identifier(&one.schema), identifier(&one.name));
+                format!("SELECT {index} AS place, last_value::text || ', ' || is_called::text FROM {sequence}")
+            });
+            let sql = format!("{} ORDER BY place", each.collect::<Vec<_>>().join(" UNION ALL "));
+            let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await?;
+            values.extend(rows.iter().map(|row| text(row, 1)).collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(values)
+    }
+
     pub async fn release(self) -> Result<()> {
         Ok(self.connection.close().await?)
     }
@@ -109,6 +157,16 @@ async fn facts(connection: &mut PgConnection) -> Result<Facts> {
         let versions: Result<Vec<i64>> = rows.iter().map(|row| Ok(text(row, 0)?.parse()?)).collect();
         migrations.push(History { table, versions: versions? });
     }
+    let standing = sqlx::raw_sql(STANDING).fetch_one(&mut *connection).await?;
+    let standing = match standing.try_get::<Option<&str>, _>(1)? {
+        Some(since) => Some(Standing { running_since: since.to_owned(), snapshot: text(&standing, 0)? }),
+        None => None,
+    };
+    let counters = sqlx::raw_sql(COUNTERS).fetch_all(&mut *connection).await?;
+    let counters = counters
+        .iter()
+        .map(|row| Ok(Counters { schema: text(row, 0)?, table: text(row, 1)?, text: text(row, 2)? }))
+        .collect::<Result<_, sqlx::Error>>()?;
     Ok(Facts {
         server_version: text(&row, 0)?.split_whitespace().next().unwrap_or_default().to_owned(),
         system_identifier: text(&row, 1)?,
@@ -117,5 +175,7 @@ async fn facts(connection: &mut PgConnection) -> Result<Facts> {
         extensions: serde_json::from_str(&text(&row, 4)?)?,
         roles: serde_json::from_str(&text(&row, 5)?)?,
         migrations,
+        standing,
+        counters,
     })
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use anyhow::{Result, bail};
 use archive::custom::{END_OF_ROWS, Entry, Head};
-use archive::part::{self, Seal};
+use archive::part::Seal;
 
 use super::manifest::{Database, Manifest, Subject};
 use super::store::Kept;
@@ -17,11 +17,11 @@ const PIECE: usize = 256 << 10;
 pub fn write(kept: &Kept, manifest: &Manifest, seal: Option<&dyn Seal>, out: &mut impl Write) -> Result<()> {
     match &manifest.subject {
         Subject::Database(database) => {
-            let head = verify::head(&kept.folder, database, seal)?;
+            let head = verify::head(kept, database, seal)?;
             out.write_all(head.bytes())?;
             blocks(kept, database, &head, seal, &|_| true, out)
         }
-        Subject::Redis(redis) => verify::decode_to(&kept.folder.join(&redis.part), seal, out),
+        Subject::Redis(redis) => verify::decode_to(kept, &redis.part, seal, out),
         Subject::PubSub(_) => {
             bail!(Failure::new(Exit::Usage, "topics have no file that other tools know").hint("`--json` shows them"))
         }
@@ -42,7 +42,7 @@ pub fn blocks(
     for (dump_id, file) in parts {
         let Some(entry) = head.entry(dump_id).filter(|entry| wanted(entry)) else { continue };
         head.begin_block(out, entry)?;
-        let mut reader = part::read(&kept.folder.join(file), seal)?;
+        let mut reader = kept.read(file, seal)?;
         if !entry.is_rows() {
             // They are kept in the archive's own form.
             std::io::copy(&mut reader, out)?;

@@ -9,12 +9,12 @@ use archive::part::Written;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::files;
+use crate::ui::units;
 
 /// Of the manifest. A newer one is refused, never guessed at.
 pub const FORMAT: u32 = 1;
 pub const MANIFEST: &str = "manifest.json";
-const MANIFEST_HASH: &str = "manifest.json.b3";
+pub const MANIFEST_HASH: &str = "manifest.json.b3";
 /// The folder of the parts.
 pub const PARTS: &str = "parts";
 
@@ -37,6 +37,9 @@ pub struct Manifest {
     pub server_version: String,
     /// Whether parts can be read with the identity of a recipient only.
     pub is_encrypted: bool,
+    /// The public keys that it is encrypted for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     pub parts: Vec<Part>,
     pub subject: Subject,
 }
@@ -58,11 +61,20 @@ pub struct Part {
     pub bytes: u64,
     pub raw_bytes: u64,
     pub blake3: String,
+    /// The earlier backup that it was taken over from, where it was not written anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 impl Part {
     pub fn new(file: impl Into<String>, written: Written) -> Part {
-        Part { file: file.into(), bytes: written.bytes, raw_bytes: written.raw_bytes, blake3: written.blake3 }
+        Part {
+            file: file.into(),
+            bytes: written.bytes,
+            raw_bytes: written.raw_bytes,
+            blake3: written.blake3,
+            from: None,
+        }
     }
 
     pub fn written(&self) -> Written {
@@ -72,6 +84,7 @@ impl Part {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a backup")]
 pub enum Subject {
     Database(Database),
     Redis(Redis),
@@ -98,6 +111,19 @@ pub struct Database {
     pub migrations: Vec<History>,
     /// Roles that own something or have a right in it.
     pub roles: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
+}
+
+/// What the server saw at the cut. Two cuts with the same standing saw the same rows in every table: the same transactions
+/// were visible, and no other start of the server, after which their numbers could mean others, lies between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// When the server and its checkpointer began: the latter is also renewed where the server recovers from a crash.
+    pub running_since: String,
+    /// As `pg_current_snapshot()` gives it, with numbers that never wrap around.
+    pub snapshot: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +135,9 @@ pub struct Table {
     pub part: String,
     #[serde(flatten)]
     pub evidence: Evidence,
+    /// What the server counts of its changes: the same again makes it likely, and no more, that its rows are the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<String>,
 }
 
 /// Large objects that have one owner and the same rights, as pg_dump groups them.
@@ -197,6 +226,19 @@ impl Manifest {
         self.parts.iter().map(|part| part.bytes).sum()
     }
 
+    /// Of the files that were written for it, and not taken over.
+    pub fn new_bytes(&self) -> u64 {
+        self.parts.iter().filter(|part| part.from.is_none()).map(|part| part.bytes).sum()
+    }
+
+    /// `3 of 7 tables unchanged`, of a database.
+    pub fn taken_over(&self) -> Option<String> {
+        let tables = &self.database()?.tables;
+        let is_taken_over = |table: &&Table| self.part(&table.part).is_ok_and(|part| part.from.is_some());
+        let count = tables.iter().filter(is_taken_over).count();
+        Some(format!("{count} of {} unchanged", units::plural(tables.len(), "table")))
+    }
+
     /// Of all tables.
     pub fn rows(&self) -> u64 {
         self.database().map_or(0, |database| database.tables.iter().map(|table| table.evidence.rows).sum())
@@ -206,13 +248,11 @@ impl Manifest {
         self.parts.iter().find(|part| part.file == file).with_context(|| format!("there is no part `{file}`"))
     }
 
-    /// Writes the manifest and its hash into a folder that is not a backup before that.
-    pub fn write(&self, folder: &Path) -> Result<()> {
+    /// As it is written.
+    pub fn text(&self) -> Result<Vec<u8>> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        files::write_atomically(&folder.join(MANIFEST), &text, 0o600)?;
-        let line = hash_line(&text)?;
-        files::write_atomically(&folder.join(MANIFEST_HASH), line.as_bytes(), 0o600)
+        Ok(text)
     }
 
     /// Reads and proves the manifest of a backup's folder.
@@ -246,7 +286,8 @@ impl Manifest {
     }
 }
 
-fn hash_line(text: &[u8]) -> Result<String> {
+/// The text's hash, as the file beside it says it.
+pub fn hash_line(text: &[u8]) -> Result<String> {
     let (blake3, _) = archive::part::digest(text)?;
     Ok(format!("{blake3}  {MANIFEST}\n"))
 }

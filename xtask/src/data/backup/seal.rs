@@ -2,7 +2,6 @@
 //! program instead of its library: the library brings eighty crates, a third of the first build, to everybody who never
 //! encrypts.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
@@ -25,7 +24,11 @@ pub struct Age {
 
 impl Age {
     pub fn for_recipients(recipients: &[String]) -> Result<Age> {
-        Ok(Age { program: program()?, recipients: recipients.to_vec(), identities: Vec::new() })
+        Ok(Age {
+            program: tools::needed("age", "encryption")?,
+            recipients: recipients.to_vec(),
+            identities: Vec::new(),
+        })
     }
 
     pub fn with_identities(identities: &[PathBuf], folder: &Path) -> Result<Age> {
@@ -33,22 +36,12 @@ impl Age {
         if let Some(missing) = identities.iter().find(|file| !file.is_file()) {
             bail!(Failure::new(Exit::Usage, format!("there is no file `{}`", missing.display())));
         }
-        Ok(Age { program: program()?, recipients: Vec::new(), identities })
-    }
-}
-
-fn program() -> Result<PathBuf> {
-    match tools::on_path("age").into_iter().next() {
-        Some(program) => Ok(program),
-        None => bail!(
-            Failure::new(Exit::Failed, "encryption needs the program `age`, which is not on PATH")
-                .hint("`apt-get install age`, `brew install age`, or `nix develop`, which has it")
-        ),
+        Ok(Age { program: tools::needed("age", "encryption")?, recipients: Vec::new(), identities })
     }
 }
 
 impl Seal for Age {
-    fn seal(&self, file: File) -> Result<Box<dyn Pipe>> {
+    fn seal(&self, out: Box<dyn Pipe>) -> Result<Box<dyn Pipe>> {
         let mut command = tools::program(&self.program);
         command.arg("--encrypt");
         for recipient in &self.recipients {
@@ -56,12 +49,12 @@ impl Seal for Age {
         }
         let (mut process, output) = tools::pipe(command, Stdio::piped())?;
         let Some(input) = process.stdin() else { bail!("`age` takes no input") };
-        // What it seals goes on to the file beside what it is given.
-        let copying = std::thread::spawn(move || copy(output, file));
+        // What it seals goes on beside what it is given.
+        let copying = std::thread::spawn(move || copy(output, out));
         Ok(Box::new(Sealing { input, process, copying }))
     }
 
-    fn open(&self, mut file: File) -> Result<Box<dyn Read>> {
+    fn open(&self, mut sealed: Box<dyn Read + Send>) -> Result<Box<dyn Read>> {
         let mut command = tools::program(&self.program);
         command.arg("--decrypt");
         for identity in &self.identities {
@@ -70,19 +63,19 @@ impl Seal for Age {
         let (mut process, output) = tools::pipe(command, Stdio::piped())?;
         let Some(mut input) = process.stdin() else { bail!("`age` takes no input") };
         // It ends early where it cannot open the file, and its own words then say why.
-        std::thread::spawn(move || drop(io::copy(&mut file, &mut input)));
+        std::thread::spawn(move || drop(io::copy(&mut sealed, &mut input)));
         Ok(Box::new(Opening { output, process: Some(process) }))
     }
 }
 
-fn copy(mut output: ChildStdout, mut file: File) -> io::Result<()> {
-    io::copy(&mut output, &mut file).map(drop)
+fn copy(mut output: ChildStdout, mut out: Box<dyn Pipe>) -> io::Result<Box<dyn Pipe>> {
+    io::copy(&mut output, &mut out).map(|_| out)
 }
 
 struct Sealing {
     input: ChildStdin,
     process: Piped,
-    copying: std::thread::JoinHandle<io::Result<()>>,
+    copying: std::thread::JoinHandle<io::Result<Box<dyn Pipe>>>,
 }
 
 impl Write for Sealing {
@@ -101,7 +94,7 @@ impl Pipe for Sealing {
         drop(input);
         process.finish()?;
         match copying.join() {
-            Ok(copied) => Ok(copied?),
+            Ok(copied) => copied?.finish(),
             Err(_) => bail!("the copying thread ended in a panic"),
         }
     }

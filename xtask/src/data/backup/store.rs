@@ -1,19 +1,29 @@
-//! Where backups lie: found, listed, begun and made whole. A folder that is being written has another name than a backup
+//! All backups of a stack: found, listed, begun and removed. A folder that is being written has another name than a backup
 //! has, so nothing that is half there is ever taken for one.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use archive::part::{self, Seal};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
-use super::manifest::{Manifest, PARTS};
+use super::begun::{self, Begun};
+use super::manifest::{MANIFEST, MANIFEST_HASH, Manifest, Part};
+use super::place::Place;
+use super::remote::{Entry, Remote};
 use crate::files;
 use crate::stack::Repository;
 use crate::ui::{Exit, Failure};
 
-const PARTIAL: &str = ".partial-";
+/// What the folder's name of a backup begins with that is being written.
+pub const PARTIAL: &str = ".partial-";
+/// Nobody takes longer from one part of a backup to the next.
+const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
 const VERIFIED: &str = "verified.json";
 const LABEL_LIMIT: usize = 40;
 /// How far another clock may be ahead of this one, in seconds, to be waited for.
@@ -22,7 +32,10 @@ const LATE_SECS: i64 = 5;
 /// All backups of one stack in one place.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pub folder: PathBuf,
+    pub place: Place,
+    /// Where their manifests can be read: the place itself, or a copy of those at a remote.
+    folder: PathBuf,
+    _copy: Option<Arc<TempDir>>,
 }
 
 /// A backup by its place; what it says of itself may be broken.
@@ -30,7 +43,11 @@ pub struct Store {
 pub struct Kept {
     pub name: String,
     pub backup: String,
-    pub folder: PathBuf,
+    /// Where its parts lie.
+    pub place: Place,
+    /// Where its manifest can be read.
+    folder: PathBuf,
+    _copy: Option<Arc<TempDir>>,
 }
 
 /// What `verify` found out, and when.
@@ -43,10 +60,36 @@ pub struct Verified {
 }
 
 impl Store {
-    /// `backups/<stack>` of the checkout, or of another folder.
-    pub fn of(repository: &Repository, stack: &str, elsewhere: Option<&Path>) -> Store {
-        let folder = elsewhere.map_or_else(|| repository.root.join("backups"), Path::to_owned);
-        Store { folder: folder.join(stack) }
+    /// `backups/<stack>` of the checkout.
+    pub fn of(repository: &Repository, stack: &str) -> Store {
+        let folder = repository.root.join("backups").join(stack);
+        Store { place: Place::Folder(folder.clone()), folder, _copy: None }
+    }
+
+    /// The stack's folder in another place. Of a remote, all manifests are fetched: they are small, and read again and again.
+    pub fn at(place: &Place, stack: &str) -> Result<Store> {
+        let place = place.join(stack);
+        Ok(match &place {
+            Place::Folder(folder) => Store { folder: folder.clone(), place, _copy: None },
+            Place::Remote(remote) => {
+                let copy = tempfile::Builder::new().prefix("xtask-manifests-").tempdir()?;
+                let filters = [MANIFEST, MANIFEST_HASH, VERIFIED].map(|file| format!("/*/*/{file}"));
+                remote
+                    .copy_to(copy.path(), &filters.each_ref().map(String::as_str))
+                    .with_context(|| format!("cannot read `{remote}`"))?;
+                Store { folder: copy.path().to_owned(), place, _copy: Some(Arc::new(copy)) }
+            }
+        })
+    }
+
+    fn kept(&self, name: &str, backup: &str) -> Kept {
+        Kept {
+            name: name.to_owned(),
+            backup: backup.to_owned(),
+            place: self.place.join(name).join(backup),
+            folder: self.folder.join(name).join(backup),
+            _copy: self._copy.clone(),
+        }
     }
 
     /// The backups of one name, oldest first.
@@ -62,7 +105,7 @@ impl Store {
             let entry = entry?;
             let backup = entry.file_name().to_string_lossy().into_owned();
             if is_backup(&backup) && entry.file_type()?.is_dir() {
-                kept.push(Kept { name: name.to_owned(), backup, folder: entry.path() });
+                kept.push(self.kept(name, &backup));
             }
         }
         kept.sort_by(|one, other| one.backup.cmp(&other.backup));
@@ -111,26 +154,74 @@ impl Store {
         }
     }
 
-    /// Begins a backup: a folder that counts for nothing until [`Begun::keep`].
+    /// Begins a backup, which counts for nothing until [`Begun::keep`].
     pub fn begin(&self, name: &str, backup: &str) -> Result<Begun> {
-        let folder = self.folder.join(name);
-        create_private(&folder)?;
-        let partial = folder.join(format!("{PARTIAL}{backup}"));
-        create_private(&partial.join(PARTS))?;
-        Ok(Begun { partial, whole: folder.join(backup), is_kept: false })
+        Begun::new(self.kept(name, backup))
     }
 
-    /// Removes what interrupted backups have left. Only who holds the instance's lock may ask for it.
+    /// What interrupted backups have left. Only who holds the instance's lock may ask for it; what the helper of another
+    /// checkout is writing into the same place is none.
+    pub fn partials(&self, names: &[String]) -> Result<Vec<Partial>> {
+        let mut partials = match &self.place {
+            Place::Folder(folder) => partials_in(folder, names)?,
+            Place::Remote(remote) => partials_at(remote, names)?,
+        };
+        partials.sort_by(|one, other| (&one.name, &one.shown).cmp(&(&other.name, &other.shown)));
+        Ok(partials)
+    }
+
     pub fn remove_partials(&self, names: &[String]) -> Result<()> {
-        for name in names {
-            let Ok(entries) = std::fs::read_dir(self.folder.join(name)) else { continue };
-            for entry in entries.flatten() {
-                if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-                    files::remove_folder(&entry.path())?;
-                }
+        self.partials(names)?.iter().try_for_each(Partial::remove)
+    }
+}
+
+fn partials_in(folder: &Path, names: &[String]) -> Result<Vec<Partial>> {
+    let mut partials = Vec::new();
+    for name in names {
+        let Ok(entries) = std::fs::read_dir(folder.join(name)) else { continue };
+        for entry in entries.flatten() {
+            let shown = entry.file_name().to_string_lossy().into_owned();
+            // A link to elsewhere is nothing that a backup leaves.
+            if shown.starts_with(PARTIAL) && entry.file_type()?.is_dir() && !begun::is_claimed(&entry.path()) {
+                partials.push(Partial { name: name.clone(), shown, place: Place::Folder(entry.path()) });
             }
         }
-        Ok(())
+    }
+    Ok(partials)
+}
+
+/// At a remote they have the names of backups, and no manifest. One that was written to a short while ago may become one.
+fn partials_at(remote: &Remote, names: &[String]) -> Result<Vec<Partial>> {
+    let entries = remote.entries()?;
+    let mut partials = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.is_dir) {
+        let Some((name, backup)) = entry.path.split_once('/') else { continue };
+        if !names.iter().any(|known| known == name) || !is_backup(backup) {
+            continue;
+        }
+        let below = || entries.iter().filter(|one| one.path.starts_with(&format!("{}/", entry.path)));
+        let is_whole = below().any(|one| one.path == format!("{}/{MANIFEST}", entry.path));
+        let age = below().filter(|one| !one.is_dir).map(Entry::age).min().unwrap_or_else(|| entry.age());
+        if !is_whole && age > LEFT_BEHIND {
+            let place = Place::Remote(remote.join(&entry.path));
+            partials.push(Partial { name: name.to_owned(), shown: backup.to_owned(), place });
+        }
+    }
+    Ok(partials)
+}
+
+/// What an interrupted run has left.
+#[derive(Debug)]
+pub struct Partial {
+    pub name: String,
+    /// The folder's name.
+    pub shown: String,
+    place: Place,
+}
+
+impl Partial {
+    pub fn remove(&self) -> Result<()> {
+        self.place.remove()
     }
 }
 
@@ -153,13 +244,52 @@ impl Kept {
         files::read_json(&self.folder.join(VERIFIED)).ok().flatten()
     }
 
+    /// Says it beside the backup, for everybody who looks there.
     pub fn note_verified(&self, verified: &Verified) -> Result<()> {
-        files::write_json(&self.folder.join(VERIFIED), verified)
+        files::write_json(&self.folder.join(VERIFIED), verified)?;
+        match &self.place {
+            Place::Folder(_) => Ok(()),
+            Place::Remote(_) => self.place.write(VERIFIED, &serde_json::to_vec_pretty(verified)?),
+        }
     }
 
     /// A backup that turned out to be broken is verified no longer.
     pub fn forget_verified(&self) -> Result<()> {
-        files::remove_if_present(&self.folder.join(VERIFIED))
+        let was_verified = self.verified().is_some();
+        files::remove_if_present(&self.folder.join(VERIFIED))?;
+        match &self.place {
+            Place::Remote(remote) if was_verified => remote.join(VERIFIED).remove_file(),
+            _ => Ok(()),
+        }
+    }
+
+    /// A file of it, while it is read.
+    pub fn open(&self, file: &str) -> Result<Box<dyn Read + Send>> {
+        self.place.open(file)
+    }
+
+    /// What a part of it holds.
+    pub fn read(&self, file: &str, seal: Option<&dyn Seal>) -> Result<Box<dyn Read>> {
+        part::decode(self.open(file)?, seal).with_context(|| format!("cannot read `{file}` of {}", self.shown()))
+    }
+
+    /// Says what a part is instead of what was written.
+    pub fn prove(&self, part: &Part) -> Result<()> {
+        let path = self.folder.join(&part.file);
+        let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+        ensure!(!is_link, "`{}` is a link to elsewhere, and no part of the backup", path.display());
+        part::prove(&format!("{}/{}", self.place, part.file), self.open(&part.file)?, &part.written())
+    }
+
+    /// Makes the manifest of a backup that was just written to a remote readable here.
+    pub fn copy_manifest(&self) -> Result<()> {
+        begun::create_private(&self.folder)?;
+        for file in [MANIFEST, MANIFEST_HASH] {
+            let mut text = Vec::new();
+            self.open(file)?.read_to_end(&mut text)?;
+            files::write_atomically(&self.folder.join(file), &text, 0o600)?;
+        }
+        self.manifest().map(drop)
     }
 
     /// When it was taken, by its name.
@@ -167,67 +297,21 @@ impl Kept {
         time_of(&self.backup)
     }
 
-    /// Removes it: first its name, so that an interrupted removal leaves no half of a backup.
+    /// Removes it: first what makes it a backup, so that an interrupted removal leaves no half of one.
     pub fn remove(&self) -> Result<()> {
-        let gone = self.folder.with_file_name(format!("{PARTIAL}{}", self.backup));
-        files::remove_folder(&gone)?;
-        std::fs::rename(&self.folder, &gone).with_context(|| format!("cannot remove `{}`", self.folder.display()))?;
-        files::remove_folder(&gone)
-    }
-}
-
-/// A backup that is being written; dropping it removes what is there.
-#[derive(Debug)]
-pub struct Begun {
-    partial: PathBuf,
-    whole: PathBuf,
-    is_kept: bool,
-}
-
-impl Begun {
-    pub fn folder(&self) -> &Path {
-        &self.partial
-    }
-
-    pub fn parts(&self) -> PathBuf {
-        self.partial.join(PARTS)
-    }
-
-    /// Puts everything on the disk. A backup that is not there after a power cut is no backup.
-    pub fn sync(&self) -> Result<()> {
-        files::sync_below(&self.partial)
-    }
-
-    /// From now on it is a backup.
-    pub fn keep(mut self) -> Result<Kept> {
-        std::fs::rename(&self.partial, &self.whole)
-            .with_context(|| format!("cannot make `{}`", self.whole.display()))?;
-        self.is_kept = true;
-        let name =
-            |path: Option<&Path>| path.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
-        let parent = self.whole.parent();
-        if let Some(folder) = parent {
-            files::sync_folder(folder)?;
-        }
-        Ok(Kept { name: name(parent), backup: name(Some(&self.whole)), folder: self.whole.clone() })
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            // What stays behind, the next backup removes.
-            drop(std::fs::remove_dir_all(&self.partial));
+        match &self.place {
+            Place::Folder(folder) => {
+                let gone = folder.with_file_name(format!("{PARTIAL}{}", self.backup));
+                files::remove_folder(&gone)?;
+                std::fs::rename(folder, &gone).with_context(|| format!("cannot remove `{}`", folder.display()))?;
+                files::remove_folder(&gone)
+            }
+            Place::Remote(remote) => {
+                remote.join(MANIFEST).remove_file()?;
+                remote.remove()
+            }
         }
     }
-}
-
-fn create_private(folder: &Path) -> Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("cannot make the folder `{}`", folder.display()))
 }
 
 /// `2026-11-22T09-53-43Z`, with the label behind it.
@@ -247,8 +331,11 @@ pub async fn free_name(store: &Store, names: &[String], label: Option<&str>) -> 
     }
     loop {
         let now = Timestamp::now();
-        if taken.iter().all(|time| time.as_second() < now.as_second()) {
-            return Ok(name_at(now, label));
+        let backup = name_at(now, label);
+        // Another checkout may be writing to the same place.
+        let is_begun = names.iter().any(|name| store.folder.join(name).join(format!("{PARTIAL}{backup}")).exists());
+        if !is_begun && taken.iter().all(|time| time.as_second() < now.as_second()) {
+            return Ok(backup);
         }
         if taken.iter().any(|time| time.as_second() > now.as_second() + LATE_SECS) {
             bail!(

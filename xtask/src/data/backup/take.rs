@@ -4,24 +4,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use archive::custom::Entry;
-use archive::part::{Seal, Writer};
-use archive::split::{Place, Treatment};
+use archive::part::{Seal, Shelf, Writer};
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
-use super::cut::{self, Facts, Moment};
-use super::dump::{self, Wanted};
-use super::manifest::{self, Database, FORMAT, Manifest, PARTS, Part, PubSub, Redis, Set, Subject, Subscription};
-use super::store::{Begun, Kept, Store};
+use super::begun::Begun;
+use super::cut::{self, Facts, Moment, Snapshot};
+use super::dump::{Inventory, Wanted};
+use super::earlier::Earlier;
+use super::manifest::{Database, FORMAT, Manifest, Part, PubSub, Redis, Set, Subject, Subscription};
+use super::store::{Kept, Store};
 use crate::data::target::Target;
 use crate::engine::clients::Clients;
 use crate::engine::pubsub;
 use crate::engine::redis::snapshot;
 use crate::ui::progress::Progress;
 
-const HEAD: &str = "head.zst";
-const RDB: &str = "dump.rdb.zst";
+const RDB: &str = "parts/dump.rdb.zst";
 
 /// A member of the set that is a database.
 #[derive(Debug)]
@@ -53,6 +52,16 @@ pub struct Recipe<'a> {
     pub backup: &'a str,
     pub label: Option<&'a str>,
     pub seal: Option<Arc<dyn Seal + Send + Sync>>,
+    /// Whom the seal is for.
+    pub recipients: &'a [String],
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Full,
+    /// What the latest backup holds already is taken over from it.
+    Incremental,
 }
 
 /// A member that was backed up.
@@ -73,14 +82,8 @@ pub async fn set(sources: Vec<Source<'_>>, others: &[Other], recipe: &Recipe<'_>
     let names: Vec<String> = sources.iter().map(|source| source.target.service.short_name.clone()).collect();
     let members: Vec<String> =
         names.iter().cloned().chain(others.iter().map(|other| other.name().to_owned())).collect();
-    let wanted: Vec<Wanted> = sources
-        .iter()
-        .map(|source| Wanted {
-            clients: source.clients.clone(),
-            database: source.target.login.database.clone(),
-            snapshot: None,
-        })
-        .collect();
+    let wanted: Vec<Wanted> =
+        sources.iter().map(|source| Wanted::all_of(&source.clients, &source.target.login.database)).collect();
     let progress = Progress::new("backing up", &members);
     let targets = sources.into_iter().map(|source| source.target).collect();
     let (snapshots, moment, asked) = cut::take(targets, ask(others)).await?;
@@ -92,10 +95,10 @@ pub async fn set(sources: Vec<Source<'_>>, others: &[Other], recipe: &Recipe<'_>
     let mut jobs: Vec<_> = snapshots.into_iter().zip(wanted).map(Some).collect();
     let dumps = order.into_iter().filter_map(|index| jobs[index].take().map(|job| (index, job)));
     let (names, places, about, progress) = (&names, &places, &about, &progress);
-    let dumps = dumps.map(async |(index, (snapshot, wanted))| {
+    let dumps = dumps.map(async |(index, (mut snapshot, wanted))| {
         let _place = places.acquire().await?;
         let wanted = Wanted { snapshot: Some(snapshot.id.clone()), ..wanted };
-        let database = database(about, &names[index], wanted, &snapshot.facts, progress).await;
+        let database = database(about, &names[index], wanted, &mut snapshot, progress).await;
         let database = database.with_context(|| format!("cannot back up `{}`", names[index]))?;
         progress.done(&names[index]);
         snapshot.release().await?;
@@ -146,6 +149,7 @@ impl About<'_> {
             helper: env!("CARGO_PKG_VERSION").to_owned(),
             server_version,
             is_encrypted: self.recipe.seal.is_some(),
+            recipients: self.recipe.recipients.to_vec(),
             parts,
             subject,
         }
@@ -156,56 +160,75 @@ async fn database(
     about: &About<'_>,
     name: &str,
     wanted: Wanted,
-    facts: &Facts,
+    snapshot: &mut Snapshot,
     progress: &Progress,
 ) -> Result<(Begun, Manifest)> {
     let started = Instant::now();
     let begun = about.begin(name)?;
-    let (folder, seal, read) = (begun.parts(), about.recipe.seal.clone(), Arc::clone(&progress.bytes));
+    let facts = Arc::new(snapshot.facts.clone());
     let database = wanted.database.clone();
-    let (split, head) = tokio::task::spawn_blocking(move || {
+    let earlier = match about.recipe.kind {
+        Kind::Full => None,
+        Kind::Incremental => earlier(about.recipe, name, &database, &facts).await?,
+    };
+    let is_same = match &earlier {
+        Some(earlier) if earlier.may_be_same(&facts) => {
+            earlier.is_same(&facts, &snapshot.sequences(&earlier.database.sequences).await?)
+        }
+        _ => false,
+    };
+    let (seal, read, facts_there) = (about.recipe.seal.clone(), Arc::clone(&progress.bytes), Arc::clone(&facts));
+    let (begun, inventory) = tokio::task::spawn_blocking(move || {
         let seal = seal.as_deref().map(|seal| seal as &dyn Seal);
-        let store_all = |_: &Entry| Treatment::Store;
-        let split = dump::dump(&wanted, Some(Place { folder: &folder, seal }), &store_all, &read)?;
-        let mut writer = Writer::create(&folder.join(HEAD), seal)?;
-        std::io::Write::write_all(&mut writer, split.head.bytes())?;
-        Ok::<_, anyhow::Error>((split, writer.finish()?))
+        let inventory = match &earlier {
+            Some(earlier) if is_same => Inventory::take_over(earlier, &begun, &facts_there),
+            earlier => Inventory::take(&wanted, &begun, seal, &facts_there, earlier.as_ref(), &read),
+        };
+        inventory.map(|inventory| (begun, inventory))
     })
     .await??;
-    let (mut parts, tables, large_objects) = dump::inventory(&split, PARTS)?;
-    let head = Part::new(format!("{PARTS}/{HEAD}"), head);
+    let facts = Arc::unwrap_or_clone(facts);
     let subject = Subject::Database(Database {
         database,
-        encoding: facts.encoding.clone(),
-        system_identifier: facts.system_identifier.clone(),
-        pg_dump_version: split.head.dump_version.split_whitespace().next().unwrap_or_default().to_owned(),
+        encoding: facts.encoding,
+        system_identifier: facts.system_identifier,
+        pg_dump_version: inventory.pg_dump_version,
         size_bytes: facts.size_bytes,
-        head: head.file.clone(),
-        sequences: dump::sequences(&split.head),
-        tables,
-        large_objects,
-        extensions: facts.extensions.clone(),
-        migrations: facts.migrations.clone(),
-        roles: facts.roles.clone(),
+        head: inventory.head,
+        sequences: inventory.sequences,
+        tables: inventory.tables,
+        large_objects: inventory.large_objects,
+        extensions: facts.extensions,
+        migrations: facts.migrations,
+        roles: facts.roles,
+        standing: facts.standing,
     });
-    parts.push(head);
-    finish(about.manifest(name, facts.server_version.clone(), parts, subject, started), begun).await
+    finish(about.manifest(name, facts.server_version, inventory.parts, subject, started), begun).await
+}
+
+async fn earlier(recipe: &Recipe<'_>, name: &str, database: &str, facts: &Arc<Facts>) -> Result<Option<Earlier>> {
+    let (store, recipients) = (recipe.store.clone(), recipe.recipients.to_vec());
+    let (name, database, facts) = (name.to_owned(), database.to_owned(), Arc::clone(facts));
+    let finding = tokio::task::spawn_blocking(move || Earlier::find(&store, &name, &database, &facts, &recipients));
+    Ok(finding.await?)
 }
 
 async fn other(about: &About<'_>, name: &str, asked: Asked) -> Result<(Begun, Manifest)> {
     let started = Instant::now();
-    let begun = about.begin(name)?;
+    let mut begun = about.begin(name)?;
     let (version, parts, subject) = match asked {
         Asked::Redis(snapshot) => {
-            let (folder, seal) = (begun.parts(), about.recipe.seal.clone());
+            let seal = about.recipe.seal.clone();
             let version = snapshot.version.clone();
             let (keys, expiring) = (snapshot.keys, snapshot.expiring);
             let written = tokio::task::spawn_blocking(move || {
-                let mut writer = Writer::create(&folder.join(RDB), seal.as_deref().map(|seal| seal as &dyn Seal))?;
+                let mut writer = Writer::new(begun.create(RDB)?, seal.as_deref().map(|seal| seal as &dyn Seal))?;
                 snapshot.copy(&mut writer)?;
-                writer.finish()
+                Ok::<_, anyhow::Error>((begun, writer.finish()?))
             });
-            let part = Part::new(format!("{PARTS}/{RDB}"), written.await??);
+            let (still_begun, written) = written.await??;
+            begun = still_begun;
+            let part = Part::new(RDB, written);
             let subject = Subject::Redis(Redis { keys, expiring, part: part.file.clone() });
             (version, vec![part], subject)
         }
@@ -220,10 +243,9 @@ async fn other(about: &About<'_>, name: &str, asked: Asked) -> Result<(Begun, Ma
     finish(about.manifest(name, version, parts, subject, started), begun).await
 }
 
-async fn finish(manifest: Manifest, begun: Begun) -> Result<(Begun, Manifest)> {
+async fn finish(manifest: Manifest, mut begun: Begun) -> Result<(Begun, Manifest)> {
     tokio::task::spawn_blocking(move || {
-        manifest::Manifest::write(&manifest, begun.folder())?;
-        begun.sync()?;
+        begun.settle(&manifest)?;
         Ok((begun, manifest))
     })
     .await?

@@ -1,14 +1,13 @@
 //! Proving a backup: every byte of every part is read and hashed, and decoded, and what comes out is counted and hashed again.
 
 use std::io::{Read, Write};
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use archive::content::Hasher;
 use archive::custom::Head;
-use archive::part::{self, Seal};
+use archive::part::Seal;
 
 use super::manifest::{Database, Evidence, Manifest, Subject};
 use super::store::Kept;
@@ -22,7 +21,7 @@ const RDB_MAGIC: &[u8] = b"REDIS";
 /// Reads the manifest and proves every part's bytes; all that is wrong is told at once. It blocks.
 pub fn bytes(kept: &Kept) -> Result<Manifest> {
     let manifest = kept.manifest().map_err(|error| broken(kept, vec![format!("{error:#}")]))?;
-    let faults = each(&manifest.parts, |part| part::prove(&kept.folder.join(&part.file), &part.written()));
+    let faults = each(&manifest.parts, |part| kept.prove(part));
     match faults.is_empty() {
         true => Ok(manifest),
         false => Err(broken(kept, faults)),
@@ -37,10 +36,10 @@ pub fn content(kept: &Kept, seal: Option<&dyn Seal>) -> Result<Manifest> {
             let mut work: Vec<Job<'_>> = vec![Job::Head(database)];
             work.extend(database.tables.iter().map(|table| Job::Rows(&table.part, &table.evidence)));
             work.extend(database.large_objects.iter().map(|objects| Job::Plain(&objects.part)));
-            each(&work, |job| job.run(&manifest, &kept.folder, seal))
+            each(&work, |job| job.run(&manifest, kept, seal))
         }
         Subject::Redis(redis) => {
-            let decoded = decode(&kept.folder.join(&redis.part), seal, |_| ());
+            let decoded = decode(kept, &redis.part, seal, |_| ());
             let checked = decoded.and_then(|begin| {
                 ensure!(begin.starts_with(RDB_MAGIC), "`{}` is no RDB file", redis.part);
                 Ok(())
@@ -62,10 +61,10 @@ enum Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(&self, manifest: &Manifest, folder: &Path, seal: Option<&dyn Seal>) -> Result<()> {
+    fn run(&self, manifest: &Manifest, kept: &Kept, seal: Option<&dyn Seal>) -> Result<()> {
         match self {
             Job::Head(database) => {
-                let head = head(folder, database, seal)?;
+                let head = head(kept, database, seal)?;
                 let listed = head.entries.iter().filter(|entry| entry.is_rows() && entry.has_data).count();
                 ensure!(
                     listed == database.tables.len(),
@@ -78,7 +77,7 @@ impl Job<'_> {
                 let part = manifest.part(file)?;
                 let mut hasher = Hasher::default();
                 let mut bytes = 0;
-                decode(&folder.join(&part.file), seal, |piece| {
+                decode(kept, &part.file, seal, |piece| {
                     bytes += piece.len() as u64;
                     hasher.update(piece);
                 })?;
@@ -92,26 +91,26 @@ impl Job<'_> {
                 );
                 Ok(())
             }
-            Job::Plain(file) => decode(&folder.join(file), seal, |_| ()).map(drop),
+            Job::Plain(file) => decode(kept, file, seal, |_| ()).map(drop),
         }
     }
 }
 
 /// The dump's table of contents.
-pub fn head(folder: &Path, database: &Database, seal: Option<&dyn Seal>) -> Result<Head> {
+pub fn head(kept: &Kept, database: &Database, seal: Option<&dyn Seal>) -> Result<Head> {
     let mut bytes = Vec::new();
-    let path = folder.join(&database.head);
-    part::read(&path, seal)?.read_to_end(&mut bytes).with_context(|| format!("cannot decode `{}`", path.display()))?;
-    Head::parse(&bytes).with_context(|| format!("`{}` is no dump's head", path.display()))
+    let file = &database.head;
+    kept.read(file, seal)?.read_to_end(&mut bytes).with_context(|| format!("cannot decode `{file}`"))?;
+    Head::parse(&bytes).with_context(|| format!("`{file}` is no dump's head"))
 }
 
 /// Reads a part to its end, piece by piece; gives its first bytes.
-pub fn decode(path: &Path, seal: Option<&dyn Seal>, mut each: impl FnMut(&[u8])) -> Result<Vec<u8>> {
-    let mut reader = part::read(path, seal)?;
+fn decode(kept: &Kept, file: &str, seal: Option<&dyn Seal>, mut each: impl FnMut(&[u8])) -> Result<Vec<u8>> {
+    let mut reader = kept.read(file, seal)?;
     let mut buffer = vec![0; READ_AT_ONCE];
     let mut begin = Vec::new();
     loop {
-        let read = reader.read(&mut buffer).with_context(|| format!("cannot decode `{}`", path.display()))?;
+        let read = reader.read(&mut buffer).with_context(|| format!("cannot decode `{file}`"))?;
         if read == 0 {
             return Ok(begin);
         }
@@ -123,14 +122,14 @@ pub fn decode(path: &Path, seal: Option<&dyn Seal>, mut each: impl FnMut(&[u8]))
 }
 
 /// Copies what a part holds.
-pub fn decode_to(path: &Path, seal: Option<&dyn Seal>, out: &mut impl Write) -> Result<()> {
-    let mut reader = part::read(path, seal)?;
-    std::io::copy(&mut reader, out).with_context(|| format!("cannot decode `{}`", path.display()))?;
+pub fn decode_to(kept: &Kept, file: &str, seal: Option<&dyn Seal>, out: &mut impl Write) -> Result<()> {
+    let mut reader = kept.read(file, seal)?;
+    std::io::copy(&mut reader, out).with_context(|| format!("cannot decode `{file}`"))?;
     Ok(())
 }
 
 /// Does the same with each, on as many threads as there are processors; gives the faults in their order.
-fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Vec<String> {
+pub fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Vec<String> {
     let next = AtomicU64::new(0);
     let faults = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(2, usize::from).min(items.len().max(1));

@@ -19,7 +19,7 @@ const TOLD: usize = 20;
 
 /// All that differs, in words; nothing where it is the same.
 pub async fn compare(source: &Source, clients: &Clients, database: &str, read: &Arc<AtomicU64>) -> Result<Vec<String>> {
-    let wanted = Wanted { clients: clients.clone(), database: database.to_owned(), snapshot: None };
+    let wanted = Wanted::all_of(clients, database);
     let read = Arc::clone(read);
     let split = tokio::task::spawn_blocking(move || dump::dump(&wanted, None, &|_| Treatment::Digest, &read)).await??;
     let mut differences = contents(source, &split);

@@ -48,7 +48,7 @@ pub async fn source(kept: Kept, seal: Option<Arc<dyn Seal + Send + Sync>>) -> Re
         let Subject::Database(database) = manifest.subject.clone() else {
             bail!(Failure::new(Exit::Usage, format!("`{}` is no backup of a database", kept.shown())));
         };
-        let head = verify::head(&kept.folder, &database, seal.as_deref().map(|seal| seal as &dyn Seal))?;
+        let head = verify::head(&kept, &database, seal.as_deref().map(|seal| seal as &dyn Seal))?;
         Ok(Source { kept, manifest: Arc::new(manifest), database: Arc::new(database), head: Arc::new(head), seal })
     })
     .await?

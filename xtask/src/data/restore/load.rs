@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use archive::custom::{Entry, Head};
-use archive::part::{self, Seal};
+use archive::part::Seal;
 use futures_util::future::try_join_all;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
@@ -173,9 +173,9 @@ pub async fn stream(
 ) -> Result<u64> {
     let mut copy = connection.copy_in_raw(statement).await?;
     let (sender, mut pieces) = mpsc::channel(AHEAD);
-    let (path, seal) = (source.kept.folder.join(file), source.seal.clone());
+    let (kept, file_there, seal) = (source.kept.clone(), file.to_owned(), source.seal.clone());
     let reading = tokio::task::spawn_blocking(move || -> Result<()> {
-        let mut reader = part::read(&path, seal.as_deref().map(|seal| seal as &dyn Seal))?;
+        let mut reader = kept.read(&file_there, seal.as_deref().map(|seal| seal as &dyn Seal))?;
         loop {
             let mut piece = vec![0; PIECE];
             let mut length = 0;

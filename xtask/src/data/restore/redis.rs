@@ -116,7 +116,7 @@ fn load(
         *kept_log.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     });
     let Some(mut stdin) = process.stdin() else { bail!("the server beside takes no input") };
-    verify::decode_to(&kept.folder.join(&redis.part), seal, &mut stdin)?;
+    verify::decode_to(kept, &redis.part, seal, &mut stdin)?;
     stdin.flush()?;
     let side = Side { port, place, keys: redis.keys, _stdin: stdin };
     let begun = Instant::now();
