@@ -472,3 +472,35 @@ fn a_rehearsal_tells_what_would_happen_and_touches_a_copy_only() {
     checkout.run(&["migrate", "plan", "learning", "--rehearse"]).exits(1).says("is in use").says("a-service (pid ");
     drop(connection);
 }
+
+#[test]
+fn another_server_is_migrated_by_its_address() {
+    let mut checkout = up(&["learning"]);
+    checkout.sql("learning", "CREATE DATABASE ci");
+    let port = checkout.port("POSTGRES_LEARNING_PORT");
+    let url = format!("postgres://effect@localhost:{port}/ci");
+    checkout.environment.insert("PGPASSWORD".into(), "effect_password".into());
+    checkout.run(&["migrate", "check", "learning", "--url", &url]).exits(3).says("4 pending migrations");
+    checkout.run(&["migrate", "plan", "learning", "--url", &url]).ok().says("20251103090000");
+    checkout.run(&["migrate", "learning", "--url", &url]).ok().says("4 migrations in 1 database");
+    checkout.run(&["migrate", "run", "learning", "--url", &url]).ok().says("nothing to do");
+    checkout.run(&["migrate", "check", "learning", "--url", &url]).ok();
+    checkout.run(&["migrate", "status", "learning", "--url", &url]).ok().says("applied").silent_about("pending");
+    // The instance's own database is another one.
+    checkout.run(&["migrate", "status", "learning"]).ok().says("pending").silent_about("applied");
+    checkout.run(&["migrate", "--url", &url]).exits(2).says("is the address of one database");
+    checkout.run(&["migrate", "user", "--url", &url]).exits(4).says("`ci` on port").says("`learning` of an instance");
+    let pooler = "postgres://me:secret@ep-cool-1-pooler.example.com/learning";
+    checkout
+        .run(&["migrate", "learning", "--url", pooler])
+        .exits(4)
+        .says("`ep-cool-1-pooler.example.com` is a pooler, nothing was done")
+        .says("`ep-cool-1.example.com`")
+        .silent_about("secret");
+    let wrong = format!("postgres://effect:secret@localhost:{port}/ci");
+    checkout
+        .run(&["migrate", "learning", "--url", &wrong])
+        .exits(1)
+        .says(&format!("cannot connect to `ci` on port {port}"))
+        .silent_about("secret");
+}
