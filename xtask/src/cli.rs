@@ -323,13 +323,24 @@ impl Default for MigrateTimeouts {
     }
 }
 
+/// A server that is not this instance's.
+#[derive(Debug, Default, Args)]
+pub struct OtherServer {
+    /// For one database: another server, postgres://USER@localhost:PORT/NAME, its password there or in PGPASSWORD
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
 /// Apply what is pending
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  cargo xtask migrate run\n  cargo xtask migrate run learning --json")]
+#[command(after_help = "Examples:\n  cargo xtask migrate run\n  cargo xtask migrate run learning --json\n  \
+    PGPASSWORD=… cargo xtask migrate run learning --url postgres://ci@localhost:5432/learning_test")]
 pub struct MigrateRunArgs {
     /// Databases to migrate [default: all]
     #[arg(value_name = "DATABASE", add = ArgValueCandidates::new(completions::databases))]
     pub databases: Vec<String>,
+    #[command(flatten)]
+    pub other: OtherServer,
     /// Let each database commit for itself, instead of all or none
     #[arg(long)]
     pub each: bool,
@@ -350,6 +361,8 @@ pub struct MigrateStatusArgs {
     /// Databases to show, migration by migration [default: a line for each]
     #[arg(value_name = "DATABASE", add = ArgValueCandidates::new(completions::databases))]
     pub databases: Vec<String>,
+    #[command(flatten)]
+    pub other: OtherServer,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -362,11 +375,13 @@ pub struct MigratePlanArgs {
     /// Databases to plan for [default: all]
     #[arg(value_name = "DATABASE", add = ArgValueCandidates::new(completions::databases))]
     pub databases: Vec<String>,
+    #[command(flatten)]
+    pub other: OtherServer,
     /// Plan also what is older than what was applied last
     #[arg(long)]
     pub fill_gaps: bool,
     /// Apply them to a copy of each database, and tell what they take, lock, rewrite and touch
-    #[arg(long)]
+    #[arg(long, conflicts_with = "url")]
     pub rehearse: bool,
     #[command(flatten)]
     pub timeouts: MigrateTimeouts,
@@ -427,6 +442,8 @@ pub struct MigrateCheckArgs {
     /// Databases to look at [default: all]
     #[arg(value_name = "DATABASE", add = ArgValueCandidates::new(completions::databases))]
     pub databases: Vec<String>,
+    #[command(flatten)]
+    pub other: OtherServer,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

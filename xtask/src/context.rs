@@ -60,6 +60,11 @@ impl Context {
         Ok(())
     }
 
+    /// A variable of the process environment; an empty one is none.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.process.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
     /// The lock of this instance, waited for.
     pub async fn lock(&self) -> Result<Lock> {
         Lock::take(&self.repository.state_folder(&self.stack.name), &self.command, self.busy).await

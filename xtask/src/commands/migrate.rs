@@ -10,14 +10,15 @@ use serde_json::{Value, json};
 
 use crate::cli::{
     MigrateArgs, MigrateCheckArgs, MigrateNewArgs, MigratePlanArgs, MigrateRepairArgs, MigrateRevertArgs,
-    MigrateRunArgs, MigrateStatusArgs, MigrateTimeouts, MigrateVerb,
+    MigrateRunArgs, MigrateStatusArgs, MigrateTimeouts, MigrateVerb, OtherServer,
 };
 use crate::context::{Context, unknown};
 use crate::data::migrate::execute::Ran;
 use crate::data::migrate::fault::{self, Fault};
 use crate::data::migrate::locks::Timeouts;
 use crate::data::migrate::plan::{self, Back, Direction, Gaps, State, Step};
-use crate::data::migrate::{Fate, Set, script, source};
+use crate::data::migrate::{self, Fate, Set, script, source};
+use crate::data::target;
 use crate::engine::plan::Action;
 use crate::engine::server::{Observed, Server};
 use crate::engine::{self, Engine};
@@ -62,10 +63,22 @@ async fn open<'a>(cx: &'a Context, names: &[String]) -> Result<Set<'a>> {
         bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(up));
     };
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
-    let set = Set::open(&cx.repository.root, &engine, &cx.stack, names).await?;
+    let opening = target::open_asking(&engine, &cx.stack, names, migrate::question);
+    let set = Set::read(&cx.repository.root, &cx.stack, names, opening).await?;
     // What `up` takes for known may be about to change.
     Known::forget(&instance)?;
     Ok(set)
+}
+
+/// As [`open`], of another server where one is named.
+async fn open_either<'a>(cx: &'a Context, names: &[String], other: &OtherServer) -> Result<Set<'a>> {
+    let Some(url) = &other.url else { return open(cx, names).await };
+    let [name] = names else {
+        let failure = Failure::new(Exit::Usage, "`--url` is the address of one database, nothing was done");
+        bail!(failure.hint("say which one it is: `cargo xtask migrate learning --url …`"));
+    };
+    let opening = target::open_at(url.parse()?, cx.variable("PGPASSWORD"), &cx.stack, name, migrate::question);
+    Set::read(&cx.repository.root, &cx.stack, names, opening).await
 }
 
 fn timeouts(args: &MigrateTimeouts) -> Timeouts {
@@ -126,8 +139,9 @@ fn known_state(cx: &Context, service: &Service, postgres: &Postgres, server: &Se
 async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
     let begun = Instant::now();
     let names = databases(cx, &args.databases)?;
-    let _lock = cx.lock().await?;
-    let mut set = open(cx, &names).await?;
+    // Another server is not this instance's to guard; its database's own lock is.
+    let _lock = if args.other.url.is_none() { Some(cx.lock().await?) } else { None };
+    let mut set = open_either(cx, &names, &args.other).await?;
     let fate = if args.each { Fate::Own } else { Fate::Shared };
     let waiting = Waiting::new("migrating");
     let ran = set.apply(gaps(args.fill_gaps), fate, timeouts(&args.timeouts)).await;
@@ -181,7 +195,7 @@ fn state_word(state: State) -> (&'static str, anstyle::Style) {
 
 async fn status(cx: &Context, args: &MigrateStatusArgs) -> Result<Exit> {
     let names = databases(cx, &args.databases)?;
-    let set = open(cx, &names).await?;
+    let set = open_either(cx, &names, &args.other).await?;
     if args.json {
         let databases = set.members.iter().map(|member| {
             let standings = plan::standings(&member.sources, &member.history);
@@ -246,7 +260,7 @@ async fn show_plan(cx: &Context, args: &MigratePlanArgs) -> Result<Exit> {
         return rehearse::run(cx, args, timeouts(&args.timeouts)).await;
     }
     let names = databases(cx, &args.databases)?;
-    let mut set = open(cx, &names).await?;
+    let mut set = open_either(cx, &names, &args.other).await?;
     let planned = set.pending(gaps(args.fill_gaps)).await?;
     if args.json {
         let databases = planned.iter().map(|(name, steps)| json!({ "name": name, "steps": steps_json(steps) }));
@@ -364,7 +378,7 @@ fn new(cx: &Context, args: &MigrateNewArgs) -> Result<Exit> {
 
 async fn check(cx: &Context, args: &MigrateCheckArgs) -> Result<Exit> {
     let names = databases(cx, &args.databases)?;
-    let mut set = open(cx, &names).await?;
+    let mut set = open_either(cx, &names, &args.other).await?;
     let mut faults: Vec<Fault> = set.faults.clone();
     let mut pending: Vec<(String, Vec<String>)> = Vec::new();
     for member in &set.members {

@@ -1,6 +1,7 @@
 //! What is in the databases of a stack: all of them are one set. A verb that changes data works on targets that were
 //! opened here, each proven to be the database that it takes it for.
 
+pub mod address;
 pub mod backup;
 pub mod checks;
 pub mod merge;

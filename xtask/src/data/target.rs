@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
+use super::address::Address;
 use crate::engine::Engine;
 use crate::engine::postgres::{self, Door, Login};
 use crate::engine::server::{Observed, Server};
@@ -77,14 +78,40 @@ pub async fn open_asking<'a>(
     futures_util::future::join_all(opening).await.into_iter().collect()
 }
 
-/// The server must answer the name that it was started with.
-async fn prove(connection: &mut PgConnection, server: &Server, mut expressions: String) -> Result<PgRow> {
-    if !expressions.is_empty() {
-        expressions.push_str(", ");
+/// Opens the database of that short name where somebody says it is, and asks it for `expressions`. It cannot be proven to be
+/// the right one; but an instance's server says of itself which database it has, and another one is refused.
+pub async fn open_at<'a>(
+    address: Address,
+    password: Option<&str>,
+    stack: &'a Stack,
+    name: &str,
+    expressions: impl Fn(&Postgres) -> String,
+) -> Result<Vec<(Target<'a>, PgRow)>> {
+    let found = stack.databases().find(|(service, _)| service.short_name == name);
+    let Some((service, postgres)) = found else { bail!("there is no database `{name}`") };
+    let (door, login) = address.door(postgres, password);
+    let place = format!("`{}` on port {}", login.database, door.port());
+    let opened = postgres::open(&door, &login.user, &login.database).await;
+    let mut connection = opened.with_context(|| format!("cannot connect to {place}"))?;
+    let answer = ask(&mut connection, expressions(postgres)).await?;
+    let answered = cluster_name(&answer)?;
+    // `<stack>/<database>/<instance>`.
+    let parts: Vec<&str> = answered.split('/').collect();
+    if let [_, other, _] = parts[..]
+        && other != name
+    {
+        bail!(
+            Failure::new(Exit::Refused, format!("{place} is not `{name}`, nothing was done"))
+                .body(format!("  it answers `{answered}`: `{other}` of an instance\n"))
+        );
     }
-    let sql = format!("SELECT {expressions}current_setting('cluster_name')");
-    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?;
-    let answered: &str = row.try_get(row.len() - 1)?;
+    Ok(vec![(Target { service, postgres, door, login, connection }, answer)])
+}
+
+/// The server must answer the name that it was started with.
+async fn prove(connection: &mut PgConnection, server: &Server, expressions: String) -> Result<PgRow> {
+    let answer = ask(connection, expressions).await?;
+    let answered = cluster_name(&answer)?;
     if answered != server.cluster_name {
         bail!(
             Failure::new(Exit::Refused, format!("port {} is not `{}` of this instance", server.port, server.service))
@@ -92,5 +119,18 @@ async fn prove(connection: &mut PgConnection, server: &Server, mut expressions: 
                 .hint("`cargo xtask ports` shows who holds the port")
         );
     }
-    Ok(row)
+    Ok(answer)
+}
+
+/// One row: the expressions, and who the server is.
+async fn ask(connection: &mut PgConnection, mut expressions: String) -> Result<PgRow> {
+    if !expressions.is_empty() {
+        expressions.push_str(", ");
+    }
+    let sql = format!("SELECT {expressions}current_setting('cluster_name')");
+    Ok(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?)
+}
+
+fn cluster_name(answer: &PgRow) -> Result<&str> {
+    Ok(answer.try_get(answer.len() - 1)?)
 }

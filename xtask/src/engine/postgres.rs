@@ -36,6 +36,14 @@ pub enum Door {
     Socket { folder: PathBuf, port: u16 },
 }
 
+impl Door {
+    pub fn port(&self) -> u16 {
+        match self {
+            Door::Tcp { port, .. } | Door::Socket { port, .. } => *port,
+        }
+    }
+}
+
 /// Who a server is.
 #[derive(Debug, Clone)]
 pub struct Identity {

@@ -1,10 +1,9 @@
 //! Data: what `down --volumes` asks, takes and gives back, and data that a server must not be started on.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Checkout, copy_tree, is_root, skip};
+use crate::support::{Checkout, SmallDisk, copy_tree, is_root, skip};
 
 #[test]
 fn removing_data_is_refused_unasked_and_can_be_undone() {
@@ -144,24 +143,12 @@ fn a_full_disk_is_told_and_the_next_up_works() {
     let checkout = Checkout::new();
     let state = checkout.root.join(".xtask");
     fs::create_dir(&state).unwrap();
-    let mount = |size: &str, options: &str| {
-        let options = format!("{options}size={size},mode=0755");
-        assert!(
-            Command::new("mount")
-                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-                .arg(&state)
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
-    let _unmounted_at_the_end = Unmount(state.clone());
-    mount("30m", "");
+    let disk = SmallDisk::mount(&state, "30m");
     // Told before anything is copied.
     checkout.run(&["up", "learning", "redis"]).exits(1).says("1 new databases need").says("are free");
     assert!(checkout.servers().is_empty());
     // Enough for the check, filled up while the cluster is there.
-    mount("90m", "remount,");
+    disk.grow("90m");
     fs::write(state.join("filler"), vec![1; 10_000_000]).unwrap();
     checkout.run(&["up", "learning", "redis"]).ok();
     checkout.run(&["stop"]).ok();
@@ -177,13 +164,4 @@ fn a_full_disk_is_told_and_the_next_up_works() {
     checkout.run(&["up", "learning", "redis"]).ok();
     assert_eq!(checkout.sql("learning", "SELECT 1"), "1");
     checkout.run(&["down", "--volumes", "--yes", "--discard"]).ok();
-}
-
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(Path::new(&self.0)).status();
-        assert!(unmounted.is_ok());
-    }
 }

@@ -1,8 +1,10 @@
 //! `migrate`: the set or nothing, with real servers; histories that sqlx itself reads and writes.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
-use crate::support::{Checkout, finish, signal, wait_until};
+use crate::support::{Checkout, Ran, SmallDisk, finish, is_root, ran, signal, skip, wait_until};
 
 const LEARNING: &str = "config/effect/learning/migrations";
 
@@ -259,6 +261,81 @@ fn sqlx_and_this_verb_agree_on_what_was_applied() {
     checkout.run(&["migrate", "user"]).exits(1).says("has been edited since");
 }
 
+/// The real command, for one database. `None`: it is not here, which has been said.
+fn sqlx_cli(checkout: &Checkout, database: &str, verb: &[&str]) -> Option<Ran> {
+    let mut version = Command::new("sqlx");
+    if !version.arg("--version").output().is_ok_and(|version| version.stdout.starts_with(b"sqlx-cli 0.9.")) {
+        skip("no `sqlx` 0.9 on PATH");
+        return None;
+    }
+    let mut sqlx = Command::new("sqlx");
+    sqlx.arg("migrate").args(verb).arg("--source").arg(format!("config/effect/{database}/migrations"));
+    sqlx.current_dir(&checkout.root).env("DATABASE_URL", url(checkout, database)).env("NO_COLOR", "1");
+    Some(ran(sqlx).ok())
+}
+
+#[test]
+fn sqlx_cli_and_this_verb_agree_on_what_was_applied() {
+    let checkout = up(&["learning", "user"]);
+    // This verb first.
+    checkout.run(&["migrate", "learning"]).ok();
+    let ours = checkout.sql("learning", ROWS);
+    let Some(info) = sqlx_cli(&checkout, "learning", &["info"]) else { return };
+    assert_eq!(info.out.matches("/installed ").count(), 4, "{}", info.out);
+    assert!(!info.out.contains("different checksum") && !info.out.contains("pending"), "{}", info.out);
+    assert_eq!(sqlx_cli(&checkout, "learning", &["run"]).unwrap().out, "");
+    assert_eq!(checkout.sql("learning", ROWS), ours);
+    // What sqlx takes back is pending here, and the other way round.
+    sqlx_cli(&checkout, "learning", &["revert"]);
+    checkout.run(&["migrate", "status", "learning"]).ok().says("pending");
+    checkout.run(&["migrate", "learning"]).ok().says("1 migration");
+    checkout.run(&["migrate", "revert", "learning", "--yes"]).ok();
+    assert_eq!(sqlx_cli(&checkout, "learning", &["info"]).unwrap().out.matches("/pending ").count(), 1);
+    // sqlx first.
+    sqlx_cli(&checkout, "user", &["run"]);
+    checkout.run(&["migrate", "user"]).ok().says("nothing to do");
+    checkout.run(&["migrate", "check", "user"]).ok();
+    // An edit is an edit to both.
+    checkout.append("config/effect/user/migrations/20251103090000_users.up.sql", "-- more\n");
+    sqlx_cli(&checkout, "user", &["info"]).unwrap().says("different checksum");
+    checkout.run(&["migrate", "check", "user"]).exits(3).says("has been edited since");
+}
+
+#[test]
+fn a_broken_statement_far_inside_leaves_all_databases_as_they_were() {
+    let databases = ["event-store", "learning", "vocabulary", "user", "progress"];
+    let checkout = up(&databases);
+    for database in databases {
+        let folder = checkout.root.join(format!("config/effect/{database}/migrations"));
+        fs::remove_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).unwrap();
+        for step in 1..=35 {
+            let text = format!(
+                "-- step {step}: 語\nCREATE FUNCTION f{step}() RETURNS int LANGUAGE plpgsql AS $body$ BEGIN RETURN {step}; \
+                 END; $body$;\nCREATE TABLE t{step} (id int DEFAULT f{step}());\n"
+            );
+            fs::write(folder.join(format!("{step:04}_step.sql")), text).unwrap();
+        }
+    }
+    let broken = "config/effect/progress/migrations/0030_step.sql";
+    checkout.replace(broken, "(id int DEFAULT", "(id integr DEFAULT");
+    let ran = checkout.run(&[&["migrate"], &databases[..]].concat()).exits(1);
+    for part in [
+        "migration 30 of `progress` failed, nothing was changed in any of the 5 databases",
+        &format!("{broken}:3:22"),
+        "type \"integr\" does not exist",
+    ] {
+        assert!(ran.err.contains(part), "no {part:?} in {}", ran.err);
+    }
+    let objects = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+    for database in databases {
+        assert_eq!(checkout.sql(database, objects), "0", "{database}");
+    }
+    checkout.replace(broken, "integr DEFAULT", "int DEFAULT");
+    checkout.run(&[&["migrate"], &databases[..]].concat()).ok().says("175 migrations in 5 databases");
+    checkout.run(&[&["migrate", "check"], &databases[..]].concat()).ok();
+}
+
 #[test]
 fn two_services_may_share_a_database() {
     let checkout = up(&["learning"]);
@@ -387,6 +464,56 @@ fn a_server_that_dies_in_the_middle_leaves_the_set_as_it_was() {
 }
 
 #[test]
+fn a_full_disk_changes_nothing_and_the_next_run_goes_on() {
+    if !is_root() {
+        return skip("only root can mount a small disk");
+    }
+    let checkout = up(&["learning"]);
+    // Below one service, before its first start.
+    let folder = checkout.data_folder("effect").join("user");
+    fs::create_dir(&folder).unwrap();
+    let disk = SmallDisk::mount(&folder, "88m");
+    let owner = fs::metadata(checkout.record_path("learning")).unwrap().uid();
+    std::os::unix::fs::chown(&folder, Some(owner), None).unwrap();
+    checkout.run(&["up", "user", "--no-migrate"]).ok();
+    checkout.run(&["migrate", "user"]).ok();
+    let big = "config/effect/user/migrations/20300101000000_big.up.sql";
+    let rows = |count: u32| format!("SELECT repeat('x', 1000) AS text FROM generate_series(1, {count})");
+    // Without a write-ahead log it is the table that finds no space; with one it may be the server itself, which then ends.
+    for (table, places) in [
+        ("UNLOGGED TABLE", &["20300101000000_big.up.sql:1:1", "No space left on device"][..]),
+        ("TABLE", &["nothing was changed", "went away", "No space left"][..]),
+    ] {
+        write(&checkout, big, &format!("CREATE {table} big AS {};\n", rows(100_000)));
+        let ran = checkout.run(&["migrate", "learning", "user"]).exits(1);
+        let said = places.iter().filter(|place| ran.err.contains(**place)).count();
+        assert!(said == places.len() || table == "TABLE" && said > 0, "{}", ran.err);
+        assert_eq!(checkout.sql("learning", "SELECT to_regclass('_sqlx_migrations') IS NULL"), "t");
+    }
+    disk.grow("500m");
+    wait_until("its server is back", || checkout.run(&["up", "user", "learning", "--no-migrate"]).code == Some(0));
+    assert_eq!(checkout.sql("user", "SELECT count(*), to_regclass('big') IS NULL FROM _sqlx_migrations"), "4|t");
+    checkout.run(&["migrate", "learning", "user"]).ok().says("20300101000000 big");
+    // As for seeds: all of the set or nothing.
+    for database in ["user", "learning"] {
+        let folder = checkout.root.join(format!("config/effect/{database}/seeds"));
+        fs::remove_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).unwrap();
+    }
+    let few = "CREATE TABLE few AS SELECT 1 AS id;\n";
+    write(&checkout, "config/effect/learning/seeds/0001_few.sql", few);
+    let seed = |count| {
+        let text = format!("CREATE UNLOGGED TABLE bigger AS {};\n", rows(count));
+        write(&checkout, "config/effect/user/seeds/0001_big.sql", &text);
+        checkout.run(&["seed", "learning", "user"])
+    };
+    seed(600_000).exits(1).says("No space left on device").says("nothing was changed in any of the 2 databases");
+    assert_eq!(checkout.sql("learning", "SELECT to_regclass('few') IS NULL"), "t");
+    seed(1_000).ok();
+    checkout.run(&["down"]).ok();
+}
+
+#[test]
 fn a_new_migration_has_two_files_and_a_version_above_all() {
     let checkout = Checkout::new();
     let ran = checkout.run(&["migrate", "new", "learning", "Add mood to sessions!"]).ok();
@@ -471,4 +598,36 @@ fn a_rehearsal_tells_what_would_happen_and_touches_a_copy_only() {
         .unwrap();
     checkout.run(&["migrate", "plan", "learning", "--rehearse"]).exits(1).says("is in use").says("a-service (pid ");
     drop(connection);
+}
+
+#[test]
+fn another_server_is_migrated_by_its_address() {
+    let mut checkout = up(&["learning"]);
+    checkout.sql("learning", "CREATE DATABASE ci");
+    let port = checkout.port("POSTGRES_LEARNING_PORT");
+    let url = format!("postgres://effect@localhost:{port}/ci");
+    checkout.environment.insert("PGPASSWORD".into(), "effect_password".into());
+    checkout.run(&["migrate", "check", "learning", "--url", &url]).exits(3).says("4 pending migrations");
+    checkout.run(&["migrate", "plan", "learning", "--url", &url]).ok().says("20251103090000");
+    checkout.run(&["migrate", "learning", "--url", &url]).ok().says("4 migrations in 1 database");
+    checkout.run(&["migrate", "run", "learning", "--url", &url]).ok().says("nothing to do");
+    checkout.run(&["migrate", "check", "learning", "--url", &url]).ok();
+    checkout.run(&["migrate", "status", "learning", "--url", &url]).ok().says("applied").silent_about("pending");
+    // The instance's own database is another one.
+    checkout.run(&["migrate", "status", "learning"]).ok().says("pending").silent_about("applied");
+    checkout.run(&["migrate", "--url", &url]).exits(2).says("is the address of one database");
+    checkout.run(&["migrate", "user", "--url", &url]).exits(4).says("`ci` on port").says("`learning` of an instance");
+    let pooler = "postgres://me:secret@ep-cool-1-pooler.example.com/learning";
+    checkout
+        .run(&["migrate", "learning", "--url", pooler])
+        .exits(4)
+        .says("`ep-cool-1-pooler.example.com` is a pooler, nothing was done")
+        .says("`ep-cool-1.example.com`")
+        .silent_about("secret");
+    let wrong = format!("postgres://effect:secret@localhost:{port}/ci");
+    checkout
+        .run(&["migrate", "learning", "--url", &wrong])
+        .exits(1)
+        .says(&format!("cannot connect to `ci` on port {port}"))
+        .silent_about("secret");
 }

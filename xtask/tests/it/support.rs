@@ -440,3 +440,32 @@ pub fn programs(checkout: &Checkout, scripts: &[(&str, &str)]) -> String {
     }
     folder.display().to_string()
 }
+
+/// A file system of a fixed size, which only root can have. Dropped, it is gone, whoever still works on it.
+pub struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    #[track_caller]
+    pub fn mount(folder: &Path, size: &str) -> SmallDisk {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=0755"), "small-disk"]).arg(folder);
+        ran(mount).ok();
+        SmallDisk { folder: folder.to_owned() }
+    }
+
+    #[track_caller]
+    pub fn grow(&self, size: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={size}")]).arg(&self.folder);
+        ran(mount).ok();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let gone = Command::new("umount").arg("--lazy").arg(&self.folder).status();
+        assert!(gone.is_ok_and(|gone| gone.success()) || std::thread::panicking());
+    }
+}

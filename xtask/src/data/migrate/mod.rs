@@ -21,9 +21,9 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use futures_util::future::join_all;
 use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgRow;
 
-use super::target::{self, Target};
-use crate::engine::Engine;
+use super::target::Target;
 use crate::render;
 use crate::stack::Stack;
 use crate::stack::model::Postgres;
@@ -61,21 +61,30 @@ pub struct Set<'a> {
     pub faults: Vec<Fault>,
 }
 
+/// What a database is asked when it is opened.
+pub fn question(postgres: &Postgres) -> String {
+    History::question(&source::tables(&postgres.migrations))
+}
+
 /// How often a plan is made anew because somebody else migrated meanwhile.
 const ATTEMPTS: usize = 5;
 
 impl<'a> Set<'a> {
-    /// Opens the databases of those short names and reads their histories. The files are read while the servers take the
-    /// connections: there may be hundreds.
-    pub async fn open(root: &Path, engine: &Engine<'_>, stack: &'a Stack, names: &[String]) -> Result<Set<'a>> {
+    /// Reads files and histories of the databases of those short names. The files are read while `opening` opens the
+    /// databases with the [`question`]: there may be hundreds.
+    pub async fn read(
+        root: &Path,
+        stack: &'a Stack,
+        names: &[String],
+        opening: impl Future<Output = Result<Vec<(Target<'a>, PgRow)>>>,
+    ) -> Result<Set<'a>> {
         let wanted = stack.databases().filter(|(service, _)| names.contains(&service.short_name));
         let reading = wanted.map(|(service, postgres)| {
             let (root, name, folders) = (root.to_owned(), service.short_name.clone(), postgres.migrations.clone());
             tokio::task::spawn_blocking(move || source::read(&root, &name, &folders))
         });
         let reading: Vec<_> = reading.collect();
-        let question = |postgres: &Postgres| History::question(&source::tables(&postgres.migrations));
-        let opened = target::open_asking(engine, stack, names, question).await?;
+        let opened = opening.await?;
         let mut faults = Vec::new();
         let mut files = Vec::new();
         for read in join_all(reading).await {
