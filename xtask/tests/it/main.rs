@@ -19,6 +19,7 @@ mod contract;
 mod data;
 mod docker;
 mod doctor;
+mod engine_restart;
 mod interruptions;
 mod lifecycle;
 mod migrate;

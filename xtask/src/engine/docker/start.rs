@@ -34,7 +34,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(800);
 #[derive(Debug, Default)]
 pub struct Prepared {
     images: BTreeMap<String, Image>,
-    containers: Vec<Container>,
+    /// Every container that is to start is there as it should be: no more is needed than a start.
+    has_containers: bool,
     /// Volumes that hold no cluster yet, by the service's short name.
     fresh: BTreeMap<String, NewVolume>,
     /// New volumes of services that need no cluster.
@@ -70,9 +71,21 @@ impl Docker<'_> {
     ) -> Result<Prepared> {
         let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
         let services: Vec<&Service> = starting.iter().map(|step| step.service).collect();
-        let are_known = services.iter().all(|service| images.contains_key(&self.stack.image_of(service)));
         let seen = self.seen.take();
-        let (found, network, containers, volumes, root) = tokio::join!(
+        let containers = match seen.containers {
+            Some(containers) => containers,
+            None => containers::of_project(&self.project).await?,
+        };
+        let hashes = self.hashes().await?;
+        let is_as_wanted = |service: &&Service| {
+            let container = container_of(&containers, service);
+            container.is_some_and(|container| Some(&container.config_hash) == hashes.get(&service.name))
+        };
+        if services.iter().all(is_as_wanted) {
+            return Ok(Prepared { has_containers: true, ..Prepared::default() });
+        }
+        let are_known = services.iter().all(|service| images.contains_key(&self.stack.image_of(service)));
+        let (found, network, volumes, root) = tokio::join!(
             async {
                 let seen = match are_known {
                     true => images,
@@ -81,12 +94,6 @@ impl Docker<'_> {
                 images::find(self.stack, &services, seen, offline).await
             },
             networks::check(self.stack, &self.project),
-            async {
-                match seen.containers {
-                    Some(containers) => Ok(containers),
-                    None => containers::of_project(&self.project).await,
-                }
-            },
             async {
                 match seen.volumes {
                     Some(volumes) => Ok(volumes),
@@ -100,10 +107,9 @@ impl Docker<'_> {
             bail!(missing_failure(&missing));
         }
         network?;
-        let (look, root) = (Look { containers: containers?, volumes: volumes? }, PathBuf::from(root?.trim()));
+        let (look, root) = (Look { containers, volumes: volumes? }, PathBuf::from(root?.trim()));
         let mut prepared = Prepared { images, root, ..Prepared::default() };
         self.sort_volumes(&starting, &look, &mut prepared).await?;
-        prepared.containers = look.containers;
         // Where the engine keeps its volumes on this machine, their disk must have room.
         limits::check_space(&prepared.root, prepared.fresh.len())?;
         Ok(prepared)
@@ -252,7 +258,7 @@ impl Docker<'_> {
             if !steps.iter().any(|step| step.action.starts()) {
                 return;
             }
-            let result = self.start_containers(steps, prepared, has_containers, lock).await;
+            let result = self.start_containers(steps, has_containers, lock).await;
             let containers = containers::of_project(&self.project).await;
             let mut progress = progress.borrow_mut();
             progress.containers = containers.unwrap_or_default();
@@ -301,7 +307,7 @@ impl Docker<'_> {
         // All databases of a stack have one image and one login, so one template is for all.
         let Some((service, postgres)) = self.stack.databases().find(|(service, _)| fresh.contains(&service.short_name))
         else {
-            return Ok(Filled { fresh, has_containers: false });
+            return Ok(Filled { fresh, has_containers: prepared.has_containers });
         };
         let reference = self.stack.image_of(service);
         let image = prepared.images.get(&reference).context("its image was not looked for")?;
@@ -327,14 +333,8 @@ impl Docker<'_> {
         client::checked(ran).map(drop)
     }
 
-    /// `has_containers`: they were made just now, as they should be.
-    async fn start_containers(
-        &self,
-        steps: &[Step<'_>],
-        prepared: &Prepared,
-        has_containers: bool,
-        lock: &Lock,
-    ) -> Result<()> {
+    /// `has_containers`: all are there as they should be.
+    async fn start_containers(&self, steps: &[Step<'_>], has_containers: bool, lock: &Lock) -> Result<()> {
         let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
         let paused: Vec<&str> = starting
             .iter()
@@ -346,13 +346,7 @@ impl Docker<'_> {
             client::change(&[&["unpause"][..], &paused].concat(), lock.share()?).await?;
         }
         let names = starting.iter().map(|step| step.service.name.as_str());
-        // Containers that are there as they should be need no more than a start.
-        let hashes = if has_containers { BTreeMap::new() } else { self.hashes().await? };
-        let is_as_wanted = |step: &&Step<'_>| {
-            let container = container_of(&prepared.containers, step.service);
-            container.is_some_and(|container| Some(&container.config_hash) == hashes.get(&step.service.name))
-        };
-        let verb: &[&str] = match has_containers || starting.iter().all(is_as_wanted) {
+        let verb: &[&str] = match has_containers {
             true => &["start"],
             false => &["up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"],
         };

@@ -163,16 +163,20 @@ pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option
     let locale = initdb_locale(major).join(" ");
     let key = files::short_hash([&image.id, &login.user, &login.password, &locale, SPARE_DATABASE, INITIALISE]);
     let name = format!("cargo-xtask-template-{major}-{key}");
-    let path = cache_folder().join("docker").join(&name);
-    files::create_folder(&cache_folder().join("docker"))?;
-    let _lock = lock_beside(&path).await?;
-    // Made, and whole: the note is written after the container's work is done.
-    let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
-    let made = volumes.first().map(|volume| volume.created_at.to_string());
-    if made.is_some() && files::read_json::<String>(&path)? == made {
+    let folder = cache_folder().join("docker");
+    files::create_folder(&folder)?;
+    let _lock = lock_beside(&folder.join(&name)).await?;
+    // Made, and whole: the note is written after the container's work is done. Its name tells the volumes of two engines
+    // apart.
+    let look = async || -> Result<Option<PathBuf>> {
+        let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
+        Ok(volumes.first().map(|volume| folder.join(format!("{name}-{}", volume.created_at.as_second()))))
+    };
+    let note = look().await?;
+    if note.as_ref().is_some_and(|note| note.exists()) {
         return Ok(Some(name));
     }
-    if made.is_some() {
+    if note.is_some() {
         client::ask(&["rm", "--force", &name]).await?;
         client::ask(&["volume", "rm", "--force", &name]).await?;
     }
@@ -185,9 +189,7 @@ pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option
     let arguments = ["--user", "postgres", "--volume", &mount];
     let ran = container_with("run", &name, &arguments, &image.reference, INITIALISE, &environment).await?;
     client::checked(ran).context("cannot initialise a PostgreSQL cluster in a container")?;
-    let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
-    let made = volumes.first().context("the template is gone")?.created_at.to_string();
-    files::write_json(&path, &made)?;
+    files::write_json(&look().await?.context("the template is gone")?, &image.id)?;
     Ok(Some(name))
 }
 
