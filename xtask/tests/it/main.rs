@@ -10,6 +10,7 @@
     reason = "tests start programs and write files as people do"
 )]
 
+mod backup;
 mod compose;
 mod configuration;
 mod contract;

@@ -14,7 +14,7 @@ use crate::files;
 /// Of the manifest. A newer one is refused, never guessed at.
 pub const FORMAT: u32 = 1;
 pub const MANIFEST: &str = "manifest.json";
-const MANIFEST_HASH: &str = "manifest.json.b3";
+pub const MANIFEST_HASH: &str = "manifest.json.b3";
 /// The folder of the parts.
 pub const PARTS: &str = "parts";
 
