@@ -101,6 +101,23 @@ fn an_error_without_a_place_names_its_statement() {
 }
 
 #[test]
+fn what_one_step_sets_the_next_does_not_see() {
+    let checkout = up(&["learning"]);
+    let steps = [
+        "CREATE SCHEMA other;\nCREATE ROLE weak;\nSET search_path = other;\nSET ROLE weak;\n",
+        "CREATE TABLE here (id int);\n",
+        "SELECT set_config('search_path', 'other', false);\n",
+        "CREATE TABLE also_here (id int);\n",
+    ];
+    for (index, text) in steps.iter().enumerate() {
+        write(&checkout, &format!("{LEARNING}/2030010100000{index}_step.sql"), text);
+    }
+    checkout.run(&["migrate", "learning"]).ok();
+    let schemas = "SELECT string_agg(DISTINCT schemaname, ',') FROM pg_tables WHERE tablename LIKE '%here'";
+    assert_eq!(checkout.sql("learning", schemas), "public");
+}
+
+#[test]
 fn everything_wrong_with_the_files_is_told_at_once_before_anything_runs() {
     let checkout = up(&["learning", "user"]);
     checkout.run(&["migrate", "learning", "user"]).ok();

@@ -18,7 +18,7 @@ const LOCKED: &str = "XT001";
 const CHANGED: &str = "XT002";
 /// The row between two steps, and its time in nanoseconds. What was applied is recorded with COMMIT, all rows at once.
 const MARK: &str = "xtask_step";
-const MOMENT: &str = "(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000000)::bigint";
+const MOMENT: &str = "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000000000::float8)::bigint";
 
 /// Whether the message also answers with the catalog that it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,14 +102,22 @@ impl Batch {
             text.push_str(&history::create_ours(history));
         }
         let mut places = Vec::new();
+        let mark = format!("SELECT {MOMENT} AS {MARK}");
+        let reset = format!("{mark}, {}", settings(history, timeouts));
+        let mut next = &mark;
         for step in steps {
-            text.push_str(&format!("SELECT {MOMENT} AS {MARK}, {};\n", settings(history, timeouts)));
+            text.push_str(&format!("{next};\n"));
             places.push(text.len());
             text.push_str(&step.script.text);
-            // What COMMIT would check is checked now, where it still says which step it was.
-            text.push_str("\n;\nSET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;\n");
+            text.push_str("\n;\n");
+            next = &mark;
+            if !step.script.reading().only_defines {
+                next = &reset;
+                // What COMMIT would check is checked now, where it still says which step it was.
+                text.push_str("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;\n");
+            }
         }
-        text.push_str(&format!("SELECT {MOMENT} AS {MARK}, {};\n", settings(history, timeouts)));
+        text.push_str(&format!("SET CONSTRAINTS ALL IMMEDIATE;\n{reset};\n"));
         if asked == Asked::StepsAndCatalog {
             text.push_str(&format!("{};\n", drift::query()));
         }
@@ -211,7 +219,7 @@ impl StepError {
     }
 }
 
-/// What every step begins with, whatever the one before it has set.
+/// What every step begins with. They are set again where the step before may have set others.
 fn settings(history: &History, timeouts: Timeouts) -> String {
     let set = |name: &str, value: &str| format!("pg_catalog.set_config('{name}', {}, true)", literal(value));
     let values = [

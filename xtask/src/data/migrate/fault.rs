@@ -73,7 +73,7 @@ pub fn failure(faults: &[Fault]) -> Failure {
 
 /// The faults of a text, one for each place.
 pub fn of_text(database: &str, version: i64, script: &super::source::Script) -> Vec<Fault> {
-    let flaws = script.flaws().iter();
+    let flaws = script.reading().flaws.iter();
     flaws
         .map(|flaw| {
             let (line, column) = script::place(&script.text, flaw.offset);

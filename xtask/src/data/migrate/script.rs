@@ -206,6 +206,13 @@ impl Statement {
         self.begins(&["COPY"]) && self.has("STDIN")
     }
 
+    /// Whether it only makes, changes or drops objects. What a table or a view that is stored is made of is run.
+    fn defines(&self) -> bool {
+        let first = self.words.first().map(String::as_str).unwrap_or_default();
+        let is_run = first == "CREATE" && self.has("AS") && (self.has("TABLE") || self.has("MATERIALIZED"));
+        ["CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE"].contains(&first) && !is_run
+    }
+
     /// Why it cannot be run from here, if it cannot.
     fn flaw(&self, no_transaction: bool) -> Option<String> {
         if self.begins(&["COPY"]) && (self.has("STDIN") || self.has("STDOUT")) {
@@ -250,10 +257,20 @@ impl Statement {
     }
 }
 
-/// Everything in the text that cannot be run.
-pub fn flaws(text: &str) -> Vec<Flaw> {
+/// What is to be known of a text before it is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// Everything in it that cannot be run.
+    pub flaws: Vec<Flaw>,
+    /// It makes, changes and drops objects: no setting is another after it, and no row waits for a check at the commit. (A
+    /// function in a default could do either; whoever runs it checks once at the end.)
+    pub only_defines: bool,
+}
+
+pub fn read(text: &str) -> Reading {
     let no_transaction = text.starts_with(NO_TRANSACTION);
     let (statements, end) = scan(text);
+    let only_defines = end.is_none() && statements.iter().all(Statement::defines);
     let found = statements.iter().filter_map(|statement| {
         Some(Flaw { offset: statement.start, what: statement.flaw(no_transaction)?, is_open: false })
     });
@@ -262,7 +279,7 @@ pub fn flaws(text: &str) -> Vec<Flaw> {
     if !statements.last().is_some_and(Statement::is_fed) {
         flaws.extend(end);
     }
-    flaws
+    Reading { flaws, only_defines }
 }
 
 /// What of a text counts: without comments and white space. Two texts of one essence do the same.
@@ -327,7 +344,7 @@ mod tests {
 
     #[test]
     fn what_only_psql_can_do_is_refused_in_a_sentence() {
-        let says = |text: &str| flaws(text).into_iter().map(|flaw| flaw.what).collect::<Vec<_>>().join("\n");
+        let says = |text: &str| read(text).flaws.into_iter().map(|flaw| flaw.what).collect::<Vec<_>>().join("\n");
         assert!(says("\\set x 1\nSELECT 1").contains("command of psql"));
         assert!(says("COPY t (a, b) FROM stdin;\n").contains("COPY"));
         assert!(says("COMMIT").contains("would end the transaction"));
@@ -336,6 +353,18 @@ mod tests {
         assert_eq!(says("-- no-transaction\nCREATE INDEX CONCURRENTLY i ON t (a); VACUUM t"), "");
         assert_eq!(says("SAVEPOINT a; ROLLBACK TO a; COPY t FROM '/tmp/x'; SELECT '\\n'"), "");
         assert_eq!(says("DO $$ BEGIN PERFORM 1; END $$; REFRESH MATERIALIZED VIEW CONCURRENTLY v"), "");
+    }
+
+    #[test]
+    fn what_only_defines_leaves_nothing_behind_for_the_next() {
+        for text in ["CREATE TABLE t (a int); -- x\nCOMMENT ON TABLE t IS 'set'", "ALTER TABLE t ADD b int", ""] {
+            assert!(read(text).only_defines, "{text}");
+        }
+        for text in
+            ["SET search_path = x", "CREATE TABLE t AS SELECT 1", "INSERT INTO t VALUES (1)", "DO $$ $$", "DROP 'x"]
+        {
+            assert!(!read(text).only_defines, "{text}");
+        }
     }
 
     #[test]

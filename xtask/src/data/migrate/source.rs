@@ -9,7 +9,7 @@ use anyhow::Result;
 use sha2::{Digest, Sha384};
 
 use super::fault::{Fault, FaultKind};
-use super::script::{self, Flaw};
+use super::script::{self, Reading};
 use crate::files;
 
 /// One folder of migrations, with the table that remembers which of them were applied.
@@ -41,20 +41,19 @@ pub struct Script {
     pub checksum: Vec<u8>,
     /// It must not run in a transaction.
     pub no_transaction: bool,
-    /// Found when somebody asks: a file that was applied long ago is not searched.
-    flaws: OnceLock<Vec<Flaw>>,
+    /// Done when somebody asks: a file that was applied long ago is not searched.
+    reading: OnceLock<Reading>,
 }
 
 impl Script {
     pub fn new(path: PathBuf, text: String) -> Script {
         let checksum = Sha384::digest(&text).to_vec();
         let no_transaction = text.starts_with(script::NO_TRANSACTION);
-        Script { path, text, checksum, no_transaction, flaws: OnceLock::new() }
+        Script { path, text, checksum, no_transaction, reading: OnceLock::new() }
     }
 
-    /// What in it cannot be run here.
-    pub fn flaws(&self) -> &[Flaw] {
-        self.flaws.get_or_init(|| script::flaws(&self.text))
+    pub fn reading(&self) -> &Reading {
+        self.reading.get_or_init(|| script::read(&self.text))
     }
 }
 
