@@ -26,3 +26,4 @@ mod ports;
 mod seed;
 mod support;
 mod toolbox;
+mod tools;
