@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Checkout, Engine, docker, finish, is_root, ran, signal, skip};
+use crate::support::{Checkout, Engine, finish, is_root, ran, signal, skip};
 
 /// How long an engine may take to answer or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -169,31 +169,34 @@ fn an_engine_that_dies_during_up_leaves_nothing_half_made() {
     drop(engine);
 }
 
-/// A template is of one engine's volume: what another engine has of the same name says nothing about it.
+/// Whether a template is whole is said on the engine that has it: another engine's, or another user's cache, change nothing.
 #[test]
-fn two_engines_have_a_template_each() {
+fn every_engine_has_its_own_template_and_everybody_uses_it() {
     let Some((mut checkout, engine)) = on_a_private_engine() else { return };
-    checkout.environment.insert("XTASK_CACHE_DIR".into(), checkout.beside("cache").display().to_string());
-    // A template of its own: those of the machine's engine serve other tests.
-    checkout.environment.insert("POSTGRES_PASSWORD".into(), checkout.project().to_owned());
-    checkout.run(&["up", "learning"]).ok();
-    let notes = || {
-        let entries = fs::read_dir(checkout.beside("cache").join("docker")).unwrap().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let notes =
-            names.filter(|name| name.starts_with("cargo-xtask-template-") && Path::new(name).extension().is_none());
-        notes.count()
+    let made = || {
+        let listed =
+            ran(engine.docker(&["volume", "ls", "--quiet", "--filter", "label=cargo-xtask.template"])).ok().out;
+        let names: Vec<&str> = listed.lines().collect();
+        assert_eq!(names.len(), 2, "{listed}");
+        ran(engine.docker(&[&["volume", "inspect", "--format", "{{.Name}} {{.CreatedAt}}"][..], &names].concat()))
+            .ok()
+            .out
     };
-    let before = notes();
-    let mut other = Checkout::on(Engine::Docker).unwrap();
-    for name in ["XTASK_CACHE_DIR", "POSTGRES_PASSWORD"] {
-        other.environment.insert(name.into(), checkout.environment[name].clone());
-    }
-    other.run(&["up", "learning"]).ok();
-    assert_eq!(notes(), before + 1);
-    drop(other);
-    let template = ran(engine.docker(&["volume", "ls", "--quiet", "--filter", "label=cargo-xtask.template"])).ok().out;
-    docker(&["volume", "rm", template.trim()]);
+    checkout.run(&["up", "learning"]).ok();
+    let before = made();
+    // Long enough for a volume made anew to be younger.
+    std::thread::sleep(Duration::from_millis(1100));
+    checkout.run(&["down", "--volumes", "--yes"]).ok();
+    checkout.environment.insert("XTASK_CACHE_DIR".into(), checkout.beside("cache").display().to_string());
+    checkout.run(&["up", "learning"]).ok().says("new");
+    assert_eq!(made(), before);
+
+    // One that a killed run left without its mark is made anew.
+    checkout.run(&["down", "--volumes", "--yes"]).ok();
+    let mark = before.lines().find_map(|line| line.split(' ').next().filter(|name| name.ends_with("-whole"))).unwrap();
+    ran(engine.docker(&["volume", "rm", mark])).ok();
+    checkout.run(&["up", "learning"]).ok().says("new");
+    assert_ne!(made(), before);
     drop(checkout);
     drop(engine);
 }

@@ -31,4 +31,5 @@ mod restore;
 mod seed;
 mod support;
 mod toolbox;
+mod tools;
 mod upgrade;

@@ -33,6 +33,8 @@ pub const SERVICE_LABEL: &str = "cargo-xtask.service";
 /// PostgreSQL: the role that initdb made.
 pub const SUPERUSER_LABEL: &str = "cargo-xtask.superuser";
 const TEMPLATE_LABEL: &str = "cargo-xtask.template";
+/// The end of the name of an empty volume that says of a template that it is whole.
+const MARK: &str = "-whole";
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -166,19 +168,17 @@ pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option
     let folder = cache_folder().join("docker");
     files::create_folder(&folder)?;
     let _lock = lock_beside(&folder.join(&name)).await?;
-    // Made, and whole: the note is written after the container's work is done. Its name tells the volumes of two engines
-    // apart.
-    let look = async || -> Result<Option<PathBuf>> {
-        let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
-        Ok(volumes.first().map(|volume| folder.join(format!("{name}-{}", volume.created_at.as_second()))))
-    };
-    let note = look().await?;
-    if note.as_ref().is_some_and(|note| note.exists()) {
-        return Ok(Some(name));
-    }
-    if note.is_some() {
-        client::ask(&["rm", "--force", &name]).await?;
-        client::ask(&["volume", "rm", "--force", &name]).await?;
+    // The mark is made after the container's work is done. It is on the engine as well, so that everybody who uses it sees it.
+    let mark = format!("{name}{MARK}");
+    let volumes: Vec<Volume> = client::inspect("volume", &[name.clone(), mark.clone()]).await?;
+    let named = |name: &String| volumes.iter().find(|volume| volume.name == *name);
+    match (named(&name), named(&mark)) {
+        (Some(template), Some(mark)) if mark.created_at >= template.created_at => return Ok(Some(name)),
+        (None, None) => {}
+        _ => {
+            client::ask(&["rm", "--force", &name]).await?;
+            client::ask(&["volume", "rm", "--force", &mark, &name]).await?;
+        }
     }
     let label = format!("{TEMPLATE_LABEL}={major}");
     client::ask(&["volume", "create", "--label", &label, &name]).await?;
@@ -189,7 +189,7 @@ pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option
     let arguments = ["--user", "postgres", "--volume", &mount];
     let ran = container_with("run", &name, &arguments, &image.reference, INITIALISE, &environment).await?;
     client::checked(ran).context("cannot initialise a PostgreSQL cluster in a container")?;
-    files::write_json(&look().await?.context("the template is gone")?, &image.id)?;
+    client::ask(&["volume", "create", "--label", &label, &mark]).await?;
     Ok(Some(name))
 }
 
