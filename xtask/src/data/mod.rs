@@ -9,4 +9,5 @@ pub mod migrate;
 pub mod references;
 pub mod restore;
 pub mod seed;
+pub mod side;
 pub mod target;

@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::data::backup::dump::{self, Wanted};
 use crate::data::restore::foreign::{self, Dump, Wanting};
 use crate::data::restore::load;
-use crate::data::restore::side::Side;
+use crate::data::side::{Purpose, Side};
 use crate::instance::Instance;
 use crate::instance::known::Known;
 use crate::ui::progress::Progress;
@@ -43,7 +43,7 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
     }
     server(place).check_clients(live, connected(args)).await?;
     let progress = Progress::new("restoring", &names);
-    let side = Side::make(&place.door, &place.login.user, ENCODING).await?;
+    let side = Side::make(&place.door, &place.login.user, Purpose::Restore { encoding: ENCODING }).await?;
     let not_restored = || format!("`{}` was not restored, and is as it was", place.name);
     let wanting = progress.watch(dump.fill(place, &side, &progress.bytes)).await.with_context(not_restored)?;
     load::analyze(&side).await.with_context(not_restored)?;

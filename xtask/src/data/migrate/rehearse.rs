@@ -17,11 +17,11 @@ use super::locks::Timeouts;
 use super::plan::{self, Gaps, Segment, Step};
 use super::script;
 use super::{Member, source::Source};
+use crate::data::side::{Purpose, Side};
 use crate::data::target::Target;
-use crate::engine::postgres::{self, Door, Login, MAINTENANCE_DATABASE, identifier, literal};
+use crate::engine::postgres::{self, Login, MAINTENANCE_DATABASE, identifier, literal};
 use crate::ui::{Exit, Failure};
 
-const PREFIX: &str = "xtask_rehearsal_";
 /// How long our own connection may take to be gone, as the server sees it.
 const LEAVING: Duration = Duration::from_secs(2);
 /// Rows that an error shows.
@@ -49,47 +49,6 @@ pub struct Report {
     pub failure: Option<StepFailure>,
 }
 
-/// A copy that is dropped with this, also when the helper is interrupted.
-#[derive(Debug)]
-struct Copy {
-    name: String,
-    door: Door,
-    user: String,
-    is_dropped: bool,
-}
-
-impl Copy {
-    async fn drop_it(&mut self) -> Result<()> {
-        drop_database(&self.door, &self.user, &self.name).await?;
-        self.is_dropped = true;
-        Ok(())
-    }
-}
-
-async fn drop_database(door: &Door, user: &str, name: &str) -> Result<()> {
-    let mut connection = postgres::open(door, user, MAINTENANCE_DATABASE).await?;
-    let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
-    connection.close().await?;
-    Ok(())
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        if self.is_dropped {
-            return;
-        }
-        // The runtime that made it is about to end, so this one does it.
-        let (door, user, name) = (self.door.clone(), self.user.clone(), self.name.clone());
-        let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(drop_database(&door, &user, &name))
-        });
-        // What stays behind, the next rehearsal removes.
-        drop(dropping.join());
-    }
-}
-
 /// Rehearses one database. Its connection is given up, since a database can be copied only while nobody uses it.
 pub async fn run(member: Member<'_>, gaps: Gaps, timeouts: Timeouts) -> Result<Report> {
     let Member { target, sources, history } = member;
@@ -101,17 +60,12 @@ pub async fn run(member: Member<'_>, gaps: Gaps, timeouts: Timeouts) -> Result<R
     let Target { service, postgres, door, login, connection } = target;
     connection.close().await?;
     let mut admin = postgres::open(&door, &login.user, MAINTENANCE_DATABASE).await?;
-    remove_leftovers(&mut admin).await?;
     wait_until_unused(&mut admin, &database, &login.database).await?;
-    let name = format!("{PREFIX}{}", std::process::id());
-    let mut copy = Copy { name: name.clone(), door: door.clone(), user: login.user.clone(), is_dropped: false };
-    let make = format!("CREATE DATABASE {} TEMPLATE {}", identifier(&name), identifier(&login.database));
-    sqlx::raw_sql(AssertSqlSafe(make))
-        .execute(&mut admin)
+    let copy = Side::make(&door, &login.user, Purpose::Rehearsal { of: &login.database })
         .await
         .with_context(|| format!("cannot copy `{}`", login.database))?;
-    let connection = postgres::open(&door, &login.user, &name).await?;
-    let login = Login { database: name, ..login };
+    let connection = copy.connect().await?;
+    let login = Login { database: copy.name.clone(), ..login };
     let mut target = Target { service, postgres, door, login, connection };
     let mut report = Report { database, steps: Vec::new(), failure: None };
     for step in steps {
@@ -124,17 +78,8 @@ pub async fn run(member: Member<'_>, gaps: Gaps, timeouts: Timeouts) -> Result<R
         }
     }
     target.connection.close().await?;
-    copy.drop_it().await?;
+    copy.remove().await?;
     Ok(report)
-}
-
-async fn remove_leftovers(admin: &mut PgConnection) -> Result<()> {
-    let sql = format!("SELECT datname::text FROM pg_database WHERE starts_with(datname, {})", literal(PREFIX));
-    for row in sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *admin).await? {
-        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(row.try_get(0)?));
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *admin).await?;
-    }
-    Ok(())
 }
 
 /// Only a database that nobody uses can be copied; who does is told.

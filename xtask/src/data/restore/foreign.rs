@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 
 use super::database::Place;
 use super::load;
-use super::side::Side;
 use crate::data::migrate::script;
+use crate::data::side::Side;
 use crate::tools;
 use crate::ui::{Exit, Failure};
 

@@ -15,10 +15,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::sync::{Mutex, mpsc};
 
-use super::side::Side;
 use crate::data::backup::export;
 use crate::data::backup::manifest::{Database, Manifest};
 use crate::data::backup::store::Kept;
+use crate::data::side::Side;
 use crate::engine::clients::{Clients, SHELL};
 use crate::engine::postgres::{identifier, literal};
 use crate::tools::{self, Piped};

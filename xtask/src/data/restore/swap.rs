@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use super::side;
+use crate::data::side;
 use crate::engine::postgres::{self, Door, MAINTENANCE_DATABASE, identifier, literal};
 use crate::ui::{Exit, Failure};
 

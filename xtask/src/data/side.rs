@@ -6,9 +6,32 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::engine::postgres::{self, Door, MAINTENANCE_DATABASE, identifier, literal};
 
-const PREFIX: &str = "xtask_side_";
+/// What it is made for. Each has names of its own, for whoever makes one removes what others of its kind have left.
+#[derive(Debug, Clone, Copy)]
+pub enum Purpose<'a> {
+    /// To be filled by a restore: empty, in this encoding.
+    Restore { encoding: &'a str },
+    /// To try migrations on: a copy of a database that nobody is connected to.
+    Rehearsal { of: &'a str },
+}
 
-/// Empty at first. Dropping it drops the database, also when the helper is interrupted.
+impl Purpose<'_> {
+    fn prefix(self) -> &'static str {
+        match self {
+            Purpose::Restore { .. } => "xtask_side_",
+            Purpose::Rehearsal { .. } => "xtask_rehearsal_",
+        }
+    }
+
+    fn options(self) -> String {
+        match self {
+            Purpose::Restore { encoding } => format!("TEMPLATE template0 ENCODING {}", literal(encoding)),
+            Purpose::Rehearsal { of } => format!("TEMPLATE {}", identifier(of)),
+        }
+    }
+}
+
+/// Dropping it drops the database, also when the helper is interrupted.
 #[derive(Debug)]
 pub struct Side {
     pub name: String,
@@ -18,26 +41,21 @@ pub struct Side {
 }
 
 impl Side {
-    /// Makes it, and removes what killed restores have left. Only who holds the instance's lock may do this, and only once at
-    /// a time on one server.
-    pub async fn make(door: &Door, user: &str, encoding: &str) -> Result<Side> {
+    /// Makes it, and removes what killed runs have left: only once at a time on one server.
+    pub async fn make(door: &Door, user: &str, purpose: Purpose<'_>) -> Result<Side> {
         let mut admin = postgres::open(door, user, MAINTENANCE_DATABASE).await?;
         let leftovers =
-            format!("SELECT datname::text FROM pg_database WHERE starts_with(datname, {})", literal(PREFIX));
+            format!("SELECT datname::text FROM pg_database WHERE starts_with(datname, {})", literal(purpose.prefix()));
         for row in sqlx::raw_sql(AssertSqlSafe(leftovers)).fetch_all(&mut admin).await? {
             drop_database(&mut admin, row.try_get(0)?).await?;
         }
-        let name = format!("{PREFIX}{}", std::process::id());
-        let make = format!(
-            "CREATE DATABASE {} TEMPLATE template0 ENCODING {} OWNER {}",
-            identifier(&name),
-            literal(encoding),
-            identifier(user)
-        );
+        let name = format!("{}{}", purpose.prefix(), std::process::id());
+        let (made, owner, options) = (identifier(&name), identifier(user), purpose.options());
+        let make = format!("CREATE DATABASE {made} OWNER {owner} {options}");
         sqlx::raw_sql(AssertSqlSafe(make))
             .execute(&mut admin)
             .await
-            .context("cannot make a database to restore into")?;
+            .context("cannot make a database beside the live one")?;
         admin.close().await?;
         Ok(Side { name, door: door.clone(), user: user.to_owned(), is_gone: false })
     }
@@ -69,7 +87,7 @@ impl Drop for Side {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(drop_by_name(&door, &user, &name))
         });
-        // What stays behind, the next restore removes.
+        // What stays behind, the next of its kind removes.
         drop(dropping.join());
     }
 }
