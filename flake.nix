@@ -26,6 +26,11 @@
             pkgs.docker-client
             pkgs.docker-compose
           ];
+          # For backups: places elsewhere, and encryption.
+          keeping = [
+            pkgs.rclone
+            pkgs.age
+          ];
           toolchain = [
             pkgs.rustc
             pkgs.cargo
@@ -39,9 +44,11 @@
           shell =
             name: more: env:
             pkgs.mkShell {
-              packages = servers ++ containers ++ toolchain ++ more;
+              packages = servers ++ containers ++ keeping ++ toolchain ++ more;
               env = env // {
-                XTASK_SHELL = name; # how `doctor` knows where it runs
+                # How `doctor` knows where it runs, and what should be on PATH there.
+                XTASK_SHELL = name;
+                XTASK_SHELL_RUSTC = pkgs.rustc.version;
                 RUST_SRC_PATH = "${pkgs.rustPlatform.rustLibSrc}"; # for rust-analyzer
               };
               # To stderr: what a command in the shell prints stays clean.
@@ -87,7 +94,7 @@
                   $out/bin/xtask completions $shell > xtask.$shell
                   installShellCompletion --cmd xtask --$shell xtask.$shell
                 done
-                wrapProgram $out/bin/xtask --prefix PATH : ${lib.makeBinPath (servers ++ containers)}
+                wrapProgram $out/bin/xtask --prefix PATH : ${lib.makeBinPath (servers ++ containers ++ keeping)}
               '';
             }
           );

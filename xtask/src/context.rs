@@ -14,7 +14,7 @@ use crate::stack::fault::Faults;
 use crate::stack::model::UnknownName;
 use crate::stack::{Repository, Service, Stack, resolve};
 use crate::toolbox::Toolbox;
-use crate::ui::{Exit, Failure, units};
+use crate::ui::{self, Exit, Failure, units};
 
 #[derive(Debug)]
 pub struct Context {
@@ -98,6 +98,22 @@ impl Context {
         }
         let asked = |service: &&Service| names.iter().any(|name| *name == service.name || *name == service.short_name);
         Ok(self.stack.services.iter().filter(asked).collect())
+    }
+
+    /// Asks a person, by the stack's name, before something is destroyed. `command` is the same verb with nobody asked, and
+    /// `so_far` what has happened until here.
+    pub async fn agree(&self, command: &str, so_far: &str) -> Result<()> {
+        if !ui::can_ask() {
+            bail!(
+                Failure::new(Exit::Refused, format!("nobody is there to ask, {so_far}")).hint(format!("`{command}`"))
+            );
+        }
+        let name = self.stack.name.clone();
+        let answer = tokio::task::spawn_blocking(move || ui::ask(&format!("\nType {name} to go on: "))).await??;
+        if answer != self.stack.name {
+            bail!(Failure::new(Exit::Refused, format!("not agreed, {so_far}")));
+        }
+        Ok(())
     }
 
     /// A path as the person would write it.

@@ -11,6 +11,7 @@ mod doctor;
 mod engine;
 mod files;
 mod instance;
+mod interruption;
 mod ports;
 mod render;
 mod stack;
@@ -22,7 +23,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{Cli, Verb};
 use context::Context;
@@ -55,18 +55,13 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let seeds = matches!(cli.verb, Verb::Seed(_));
-    let changes = matches!(cli.verb, Verb::Up(_) | Verb::Down(_) | Verb::Stop(_) | Verb::Restart(_));
+    let left = interruption::leaves(&cli.verb);
     let exit = runtime.block_on(async {
         tokio::select! {
             done = run(cli) => done,
-            interrupted = interrupted() => interrupted.map(|()| {
-                if changes {
-                    ui::tell("\ninterrupted; what started keeps running and is recorded: `cargo xtask status` shows it, \
-                    `cargo xtask up` goes on, `cargo xtask stop` stops it");
-                }
-                if seeds {
-                    ui::tell("\ninterrupted; a database has all of its seeds or none: `cargo xtask seed` goes on");
+            interrupted = interruption::wait() => interrupted.map(|()| {
+                if let Some(words) = left {
+                    ui::tell(format!("\ninterrupted; {words}"));
                 }
                 Exit::Interrupted
             }),
@@ -109,21 +104,11 @@ async fn run(cli: Cli) -> Result<Exit> {
         Verb::Migrate(args) => commands::migrate::run(&cx, args).await,
         Verb::Seed(args) => commands::seed::run(&cx, args).await,
         Verb::Check(args) => commands::check::run(&cx, args).await,
+        Verb::Backup(args) => commands::backup::run(&cx, args).await,
+        Verb::Restore(args) => commands::restore::run(&cx, args).await,
+        Verb::Upgrade(args) => commands::upgrade::run(&cx, args).await,
         Verb::Toolbox(args) => commands::toolbox::run(&cx, args).await,
         Verb::Render(args) => commands::render::run(&cx, args),
         Verb::Doctor(_) | Verb::Completions(_) => Ok(Exit::Done),
     }
-}
-
-/// Ctrl-C, SIGTERM or a closed terminal.
-async fn interrupted() -> Result<()> {
-    let mut signals =
-        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
-    let [interrupt, terminate, hangup] = &mut signals;
-    tokio::select! {
-        _ = interrupt.recv() => {},
-        _ = terminate.recv() => {},
-        _ = hangup.recv() => {},
-    }
-    Ok(())
 }

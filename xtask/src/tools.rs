@@ -3,10 +3,11 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail};
 use xshell::{Cmd, Shell};
@@ -78,8 +79,7 @@ impl Ran {
 
 /// Runs a program to its end.
 pub fn run(mut command: Command, input: Input) -> Result<Ran> {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let shown = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let shown = shown(&command);
     let text = match input {
         Input::Text(text) => {
             command.stdin(Stdio::piped());
@@ -100,6 +100,57 @@ pub fn run(mut command: Command, input: Input) -> Result<Ran> {
     let output = ran.with_context(|| format!("cannot run `{shown}`"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Ran { shown, status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+}
+
+/// A program whose output is read while it runs.
+#[derive(Debug)]
+pub struct Piped {
+    shown: String,
+    child: Child,
+    stderr: JoinHandle<String>,
+}
+
+/// Starts a program with a pipe behind it; what it says of its troubles is kept for [`Piped::finish`].
+pub fn pipe(mut command: Command, stdin: Stdio) -> Result<(Piped, ChildStdout)> {
+    let shown = shown(&command);
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot run `{shown}`"))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (Some(stdout), Some(mut stderr)) = (stdout, stderr) else { bail!("`{shown}` has no output") };
+    let stderr = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        // What cannot be read is missing from an error's text, no more.
+        drop(stderr.read_to_end(&mut text));
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    Ok((Piped { shown, child, stderr }, stdout))
+}
+
+impl Piped {
+    /// What to write to, if the program was given a pipe.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// Ends it at once. One that has ended already is as good.
+    pub fn kill(mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// Waits for its end; an error with its last lines if it failed.
+    pub fn finish(mut self) -> Result<String> {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().with_context(|| format!("cannot wait for `{}`", self.shown))?;
+        let stderr = self.stderr.join().unwrap_or_default();
+        let ran = Ran { shown: self.shown, status, stdout: String::new(), stderr };
+        ran.ok().map(|ran| ran.stderr)
+    }
+}
+
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Replaces the helper by a program: only returns if that fails.
@@ -131,6 +182,17 @@ pub fn indented(text: &str) -> String {
 /// All programs of that name on `PATH`, first the one that a shell would run.
 pub fn on_path(name: &str) -> Vec<std::path::PathBuf> {
     which::which_all(name).map(Iterator::collect).unwrap_or_default()
+}
+
+/// The first program of that name on `PATH`, which `what` cannot do without.
+pub fn needed(name: &str, what: &str) -> Result<std::path::PathBuf> {
+    match on_path(name).into_iter().next() {
+        Some(program) => Ok(program),
+        None => bail!(
+            Failure::new(Exit::Failed, format!("{what} needs the program `{name}`, which is not on PATH"))
+                .hint(format!("`apt-get install {name}`, `brew install {name}`, or `nix develop`, which has it"))
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -7,19 +7,19 @@ use serde_json::json;
 
 use crate::cli::{DoctorArgs, Global};
 use crate::context::{Context, repository, stack_name};
-use crate::doctor::{Finding, Level, machine, pins, services};
+use crate::doctor::{Finding, Level, crates, machine, pins, services, toolchain};
 use crate::engine::Engine;
 use crate::stack::fault::Faults;
 use crate::stack::resolve;
 use crate::ui::{self, Exit, paint, units};
 
 pub async fn run(global: &Global, args: &DoctorArgs) -> Result<Exit> {
-    let mut findings = pins::toolchain();
+    let mut findings = rust();
     match Context::new(global) {
-        Ok(cx) => findings.extend(look(&cx).await?),
+        Ok(cx) => findings.extend(look(&cx).await),
         // A wrong configuration is a finding among the others here.
         Err(error) => {
-            findings.extend(machine::engines(None).await?);
+            findings.extend(told(machine::engines(None).await));
             findings.extend(configuration(global).ok_or(error)?);
         }
     }
@@ -46,11 +46,24 @@ pub async fn run(global: &Global, args: &DoctorArgs) -> Result<Exit> {
     Ok(if bad == 0 { Exit::Done } else { Exit::Found })
 }
 
-async fn look(cx: &Context) -> Result<Vec<Finding>> {
+/// The toolchain and Cargo's lock, which have nothing to do with a stack.
+fn rust() -> Vec<Finding> {
+    let folder = std::env::current_dir().unwrap_or_default();
+    let root = repository(&folder).map_or(folder, |repository| repository.root);
+    let workspace = crates::Workspace::read(&root);
+    // Elsewhere, what it takes to build the helper itself.
+    let own = || vec![("the helper".to_owned(), env!("CARGO_PKG_RUST_VERSION").to_owned())];
+    let mut findings =
+        toolchain::findings(&root, &workspace.as_ref().map_or_else(own, crates::Workspace::rust_versions));
+    findings.extend(workspace.iter().flat_map(crates::Workspace::lock));
+    findings
+}
+
+async fn look(cx: &Context) -> Vec<Finding> {
     let stack = &cx.stack;
     let mut findings = machine::memory(stack);
-    findings.extend(machine::disk(&cx.repository.root)?);
-    findings.extend(machine::server_programs(&cx.repository, stack).await?);
+    findings.extend(told(machine::disk(&cx.repository.root)));
+    findings.extend(told(machine::server_programs(&cx.repository, stack).await));
     findings.extend(services::passwords(stack));
     let instance = match cx.instance() {
         Ok(instance) => instance,
@@ -59,26 +72,39 @@ async fn look(cx: &Context) -> Result<Vec<Finding>> {
             None
         }
     };
-    findings.extend(machine::engines(instance.as_ref()).await?);
+    findings.extend(told(machine::engines(instance.as_ref()).await));
     findings.extend(pins::flake(&cx.repository.root));
     let toolbox = cx.toolbox().ok();
     // An engine that is gone is a finding already.
     let is_gone = findings.iter().any(|finding| finding.code == "engine-gone");
-    let mut running = Vec::new();
-    match instance.as_ref().map(|instance| Engine::of(&cx.repository, stack, instance)) {
-        Some(Engine::Docker(_)) if is_gone => {}
-        Some(engine) => {
-            running = engine.running(stack).await?;
-            findings.extend(pins::versions(stack, toolbox.as_ref(), Some(&engine)).await?);
-            findings.extend(match &engine {
-                Engine::Native(native) => services::instance(stack, native.instance)?,
-                Engine::Docker(docker) => services::containers(docker).await?,
-            });
+    let engine = instance.as_ref().map(|instance| Engine::of(&cx.repository, stack, instance));
+    let engine = engine.filter(|engine| !(is_gone && matches!(engine, Engine::Docker(_))));
+    let running = match &engine {
+        Some(engine) => engine.running(stack).await,
+        None => Ok(Vec::new()),
+    };
+    match running {
+        Ok(running) => {
+            findings.extend(told(pins::versions(stack, toolbox.as_ref(), engine.as_ref(), &running).await));
+            findings.extend(told(services::taken_ports(stack, &running, &cx.stack_option())));
         }
-        None => findings.extend(pins::versions(stack, toolbox.as_ref(), None).await?),
+        Err(error) => findings.push(not_looked(&error)),
     }
-    findings.extend(services::taken_ports(stack, &running, &cx.stack_option())?);
-    Ok(findings)
+    findings.extend(match &engine {
+        Some(Engine::Native(native)) => told(services::instance(stack, native.instance)),
+        Some(Engine::Docker(docker)) => told(services::containers(docker).await),
+        None => Vec::new(),
+    });
+    findings
+}
+
+/// What one look found; that it could not look is a finding among the others.
+fn told(looked: Result<Vec<Finding>>) -> Vec<Finding> {
+    looked.unwrap_or_else(|error| vec![not_looked(&error)])
+}
+
+fn not_looked(error: &anyhow::Error) -> Finding {
+    Finding::new("not-looked", Level::Error, format!("{error:#}"))
 }
 
 /// The faults of the configuration as findings; `None` if it is not the configuration that is wrong.

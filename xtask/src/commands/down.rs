@@ -144,7 +144,9 @@ async fn content(cx: &Context, server: &Server) -> Option<String> {
         (Some((door, login)), _) => {
             postgres::row_count(&door, login).await.map(|rows| format!("about {} rows", units::count(rows)))
         }
-        (None, Kind::Redis(_)) => redis::key_count(server.port).map(|keys| format!("{} keys", units::count(keys))),
+        (None, Kind::Redis(_)) => {
+            redis::key_count(server.port).await.map(|keys| format!("{} keys", units::count(keys)))
+        }
         _ => None,
     }
 }
@@ -209,19 +211,8 @@ async fn agree(cx: &Context, args: &DownArgs) -> Result<()> {
     if args.yes {
         return Ok(());
     }
-    if !ui::can_ask() {
-        bail!(Failure::new(Exit::Refused, "nobody is there to ask, nothing was done").hint(format!(
-            "`cargo xtask down --volumes --yes{}{}`",
-            if args.discard { " --discard" } else { "" },
-            cx.stack_option()
-        )));
-    }
-    let name = cx.stack.name.clone();
-    let answer = tokio::task::spawn_blocking(move || ui::ask(&format!("Type {name} to go on: "))).await??;
-    if answer != cx.stack.name {
-        bail!(Failure::new(Exit::Refused, "not agreed, nothing was done"));
-    }
-    Ok(())
+    let discard = if args.discard { " --discard" } else { "" };
+    cx.agree(&format!("cargo xtask down --volumes --yes{discard}{}", cx.stack_option()), "nothing was done").await
 }
 
 /// Renames the service folders out of the way. Repeating it after an interruption finishes it: the folder that collects

@@ -336,26 +336,11 @@ async fn revert(cx: &Context, args: &MigrateRevertArgs) -> Result<Exit> {
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    agree(cx, args).await?;
+    if !args.yes {
+        cx.agree(&format!("cargo xtask migrate revert --yes{}", cx.stack_option()), "nothing was done").await?;
+    }
     let ran = set.revert(back, timeouts(&args.timeouts)).await?;
     tell_ran(cx, args.json, &set, ran, begun, "reverted migration")
-}
-
-/// Asks a person, by the stack's name.
-async fn agree(cx: &Context, args: &MigrateRevertArgs) -> Result<()> {
-    if args.yes {
-        return Ok(());
-    }
-    if !ui::can_ask() {
-        let hint = format!("`cargo xtask migrate revert --yes{}`", cx.stack_option());
-        bail!(Failure::new(Exit::Refused, "nobody is there to ask, nothing was done").hint(hint));
-    }
-    let name = cx.stack.name.clone();
-    let answer = tokio::task::spawn_blocking(move || ui::ask(&format!("\nType {name} to go on: "))).await??;
-    if answer != cx.stack.name {
-        bail!(Failure::new(Exit::Refused, "not agreed, nothing was done"));
-    }
-    Ok(())
 }
 
 fn new(cx: &Context, args: &MigrateNewArgs) -> Result<Exit> {

@@ -1,5 +1,6 @@
 //! One file a verb, named as a person types it.
 
+pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod doctor;
@@ -12,9 +13,11 @@ pub mod psql;
 pub mod redis_cli;
 pub mod render;
 pub mod restart;
+pub mod restore;
 pub mod run;
 pub mod seed;
 pub mod status;
 pub mod stop;
 pub mod toolbox;
 pub mod up;
+pub mod upgrade;

@@ -1,12 +1,12 @@
 //! `cargo xtask redis-cli`: redis-cli with the instance's address. Where there is none, one command still works.
 
 use anyhow::{Result, bail};
-use redis::Value;
 
 use super::env::Present;
 use crate::cli::RedisCliArgs;
 use crate::context::Context;
-use crate::engine::redis as client;
+use crate::engine::redis;
+use crate::engine::redis::resp::Value;
 use crate::stack::Kind;
 use crate::tools;
 use crate::ui::{self, Exit, Failure};
@@ -44,7 +44,7 @@ pub async fn run(cx: &Context, args: &RedisCliArgs) -> Result<Exit> {
                 .hint("install Redis' tools")
         );
     }
-    let reply = client::command(live.port, &args.arguments)?;
+    let reply = redis::command(live.port, &args.arguments).await?;
     ui::data(&format!("{}\n", rendered(&reply, 0)))?;
     Ok(Exit::Done)
 }
@@ -53,28 +53,20 @@ pub async fn run(cx: &Context, args: &RedisCliArgs) -> Result<Exit> {
 fn rendered(value: &Value, depth: usize) -> String {
     match value {
         Value::Nil => "(nil)".into(),
-        Value::Int(number) => format!("(integer) {number}"),
-        Value::Okay => "OK".into(),
-        Value::SimpleString(text) => text.clone(),
-        Value::BulkString(bytes) => match depth {
+        Value::Integer(number) => format!("(integer) {number}"),
+        Value::Status(text) => text.clone(),
+        Value::Error(text) => format!("(error) {text}"),
+        Value::Bytes(bytes) => match depth {
             0 => String::from_utf8_lossy(bytes).into_owned(),
             _ => format!("{:?}", String::from_utf8_lossy(bytes)),
         },
-        Value::Array(values) if values.is_empty() => "(empty array)".into(),
-        Value::Array(values) | Value::Set(values) => {
+        Value::List(values) if values.is_empty() => "(empty array)".into(),
+        Value::List(values) => {
             let lines = values.iter().enumerate().map(|(index, value)| {
                 let margin = if index == 0 { String::new() } else { "   ".repeat(depth) };
                 format!("{margin}{}) {}", index + 1, rendered(value, depth + 1))
             });
             lines.collect::<Vec<_>>().join("\n")
         }
-        Value::Map(pairs) => {
-            let lines =
-                pairs.iter().map(|(key, value)| format!("{} => {}", rendered(key, 1), rendered(value, depth + 1)));
-            lines.collect::<Vec<_>>().join("\n")
-        }
-        Value::Double(number) => format!("(double) {number}"),
-        Value::Boolean(truth) => format!("({truth})"),
-        other => format!("{other:?}"),
     }
 }

@@ -231,19 +231,8 @@ async fn agree(cx: &Context, args: &SeedArgs, dying: &[(String, Vec<Dying>)]) ->
     if args.yes {
         return Ok(());
     }
-    if !ui::can_ask() {
-        let command = command(cx, args, true);
-        bail!(
-            Failure::new(Exit::Refused, "nobody is there to ask, nothing was changed")
-                .hint(format!("{} --yes`", command.trim_end_matches('`')))
-        );
-    }
-    let name = cx.stack.name.clone();
-    let answer = tokio::task::spawn_blocking(move || ui::ask(&format!("Type {name} to go on: "))).await??;
-    if answer != cx.stack.name {
-        bail!(Failure::new(Exit::Refused, "not agreed, nothing was changed"));
-    }
-    Ok(())
+    let command = command(cx, args, true);
+    cx.agree(&format!("{} --yes", command.trim_matches('`')), "nothing was changed").await
 }
 
 async fn dry_run(cx: &Context, args: &SeedArgs, jobs: &mut [Job<'_>]) -> Result<Exit> {

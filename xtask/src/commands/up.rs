@@ -3,6 +3,7 @@
 //! Validate, lock, observe, plan; look for everything that could stand in the way (programs, ports, space) and tell it all
 //! at once; only then start, in parallel, and wait until each server answers.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -12,6 +13,7 @@ use crate::cli::UpArgs;
 use crate::commands::ports::{fix, tell_change};
 use crate::context::Context;
 use crate::engine::choice::{self, Choice};
+use crate::engine::docker::images::Image;
 use crate::engine::docker::project;
 use crate::engine::native::programs::Programs;
 use crate::engine::plan::{Action, Started, Step};
@@ -22,6 +24,9 @@ use crate::ports;
 use crate::stack::{Kind, Service};
 use crate::ui::{self, Exit, Failure, progress::Waiting, table, units};
 
+/// How long one service may take that another verb needs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     let begun = Instant::now();
     let selected = select(cx, args)?;
@@ -30,6 +35,9 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     }
     let lock = cx.lock().await?;
     let existing = cx.instance()?;
+    if let Some(instance) = &existing {
+        super::upgrade::refuse_if_interrupted(cx, instance)?;
+    }
     let choice = choose(cx, args, existing.as_ref(), &selected, cx.offline).await?;
     let is_first = existing.is_none();
     let _name_is_chosen = match choice.engine {
@@ -61,7 +69,7 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
         let asked = steps.iter().filter(|step| step.action.starts()).map(|step| step.service.ports.len()).sum();
         bail!(ports::conflict_failure(&cx.stack, &taken, asked));
     }
-    let ready = prepare(cx, &engine, &steps).await?;
+    let ready = prepare(cx, &engine, &steps, choice.images).await?;
     let why = if is_first { format!(" ({})", choice.reason) } else { String::new() };
     let whence = match &ready {
         Ready::Native(programs) if steps.iter().any(|step| step.action.starts()) => {
@@ -71,7 +79,7 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
         Ready::Docker(_) => format!(" · project {}", instance.identity.project.as_deref().unwrap_or_default()),
     };
     ui::tell(format!("{} on the {} engine{why}{whence}\n\n", cx.stack.name, choice.engine));
-    let mut results = carry_out(args, &engine, &steps, &ready, &lock).await?;
+    let mut results = carry_out(cap_of(args), &engine, &steps, &ready, &lock).await?;
     let migrated = migrate(cx, args, &steps, &mut results).await;
     drop(lock);
     report(cx, args, choice.engine, &steps, results, migrated, begun)
@@ -109,21 +117,42 @@ enum Ready {
     Docker(docker::start::Prepared),
 }
 
-async fn prepare(cx: &Context, engine: &Engine<'_>, steps: &[Step<'_>]) -> Result<Ready> {
+async fn prepare(
+    cx: &Context,
+    engine: &Engine<'_>,
+    steps: &[Step<'_>],
+    images: BTreeMap<String, Image>,
+) -> Result<Ready> {
     Ok(match engine {
         Engine::Native(native) => Ready::Native(native.prepare(steps, &cx.toolbox()?).await?),
-        Engine::Docker(docker) => Ready::Docker(docker.prepare(steps, cx.offline).await?),
+        Engine::Docker(docker) => Ready::Docker(docker.prepare(steps, images, cx.offline).await?),
     })
 }
 
+fn cap_of(args: &UpArgs) -> Duration {
+    Duration::from_secs(args.timeout_secs)
+}
+
+/// Starts services that another verb needs; every one of them answers then.
+pub async fn start(cx: &Context, engine: &Engine<'_>, services: &[&Service], lock: &Lock) -> Result<()> {
+    let steps = engine.plan(services).await?;
+    let taken = conflicts(&steps);
+    if !taken.is_empty() {
+        bail!(ports::conflict_failure(&cx.stack, &taken, steps.len()));
+    }
+    let ready = prepare(cx, engine, &steps, BTreeMap::new()).await?;
+    let results = carry_out(PATIENCE, engine, &steps, &ready, lock).await?;
+    let failed = results.into_iter().filter_map(Result::err).collect();
+    ui::failure::all_of(failed, Exit::Failed, |count| format!("{count} services did not start"))
+}
+
 async fn carry_out(
-    args: &UpArgs,
+    cap: Duration,
     engine: &Engine<'_>,
     steps: &[Step<'_>],
     ready: &Ready,
     lock: &Lock,
 ) -> Result<Vec<Result<Started>>> {
-    let cap = Duration::from_secs(args.timeout_secs);
     let waiting = Waiting::for_each(steps.iter().map(|step| step.service.short_name.clone()));
     match (engine, ready) {
         (Engine::Native(native), Ready::Native(programs)) => {
@@ -228,7 +257,7 @@ fn conflicts(steps: &[Step<'_>]) -> Vec<ports::Conflict> {
 async fn dry_run(cx: &Context, args: &UpArgs, selected: &[String]) -> Result<Exit> {
     let existing = cx.instance()?;
     // Nothing is pulled for a dry run.
-    let Choice { engine, reason } = choose(cx, args, existing.as_ref(), selected, true).await?;
+    let Choice { engine, reason, .. } = choose(cx, args, existing.as_ref(), selected, true).await?;
     let instance = match existing {
         Some(instance) => instance,
         None => create(cx, engine).await?,
@@ -266,7 +295,7 @@ async fn unchanged(cx: &Context, args: &UpArgs, engine: &Engine<'_>, lock: &Lock
         Engine::Docker(_) => (Ready::Docker(docker::start::Prepared::default()), EngineKind::Docker),
     };
     let begun = Instant::now();
-    let mut results = carry_out(args, engine, steps, &ready, lock).await?;
+    let mut results = carry_out(cap_of(args), engine, steps, &ready, lock).await?;
     let migrated = migrate(cx, args, steps, &mut results).await;
     let is_quiet = results.iter().all(|result| result.as_ref().is_ok_and(|started| started.notes.is_empty()));
     if !is_quiet || args.json || migrated.error.is_some() {

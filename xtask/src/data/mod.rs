@@ -2,9 +2,11 @@
 //! opened here, each proven to be the database that it takes it for.
 
 pub mod address;
+pub mod backup;
 pub mod checks;
 pub mod merge;
 pub mod migrate;
 pub mod references;
+pub mod restore;
 pub mod seed;
 pub mod target;

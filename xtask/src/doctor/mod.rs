@@ -1,9 +1,11 @@
 //! What could be wrong on this machine. Each look gives findings; nothing here changes anything but [`mend`].
 
+pub mod crates;
 pub mod machine;
 pub mod mend;
 pub mod pins;
 pub mod services;
+pub mod toolchain;
 
 use serde::Serialize;
 

@@ -1,11 +1,10 @@
-//! What is pinned, and whether it agrees: the flake's lock with the flake, the toolchain with the crate, and the versions
-//! that run or that images hold with those that the stack names.
+//! What is pinned, and whether it agrees: the flake's lock with the flake, and the versions that run or that images hold
+//! with those that the stack names.
 
 use std::path::Path;
 
 use anyhow::Result;
 use serde_json::Value;
-use xshell::cmd;
 
 use super::{Finding, Level};
 use crate::engine::Engine;
@@ -14,38 +13,9 @@ use crate::engine::server::Server;
 use crate::files;
 use crate::stack::{Kind, Service, Stack};
 use crate::toolbox::Toolbox;
-use crate::tools;
-
-/// The shell that the flake opens says its name.
-const SHELL_VARIABLE: &str = "XTASK_SHELL";
-
-pub fn toolchain() -> Vec<Finding> {
-    let shell = match (std::env::var(SHELL_VARIABLE), std::env::var_os("IN_NIX_SHELL")) {
-        (Ok(name), _) => format!("inside the flake's shell `{name}`"),
-        (Err(_), Some(_)) => "inside a Nix shell that is not the flake's".to_owned(),
-        (Err(_), None) => "outside the flake's shell".to_owned(),
-    };
-    let Some(version) = version_of("cargo") else {
-        return vec![Finding::new("toolchain", Level::Warning, format!("no cargo on PATH, {shell}"))];
-    };
-    let mut findings = vec![Finding::new("toolchain", Level::Info, format!("{version}, {shell}"))];
-    let wanted = env!("CARGO_PKG_RUST_VERSION");
-    let found = version.split_whitespace().nth(1).unwrap_or_default().to_owned();
-    if parts(&found) < parts(wanted) {
-        let text = format!("cargo is {found}, and xtask/Cargo.toml asks for {wanted}");
-        findings.push(Finding::new("toolchain-old", Level::Warning, text).fix("`rustup update`, or `nix develop`"));
-    }
-    findings
-}
-
-fn version_of(program: &str) -> Option<String> {
-    let shell = tools::shell_in(Path::new("/")).ok()?;
-    let text = tools::read(cmd!(shell, "{program} --version"), None).ok()?;
-    Some(text.lines().next()?.to_owned())
-}
 
 /// `1.95.0` as numbers that can be compared.
-fn parts(version: &str) -> Vec<u32> {
+pub fn parts(version: &str) -> Vec<u32> {
     version.split(['.', '-']).map_while(|part| part.parse().ok()).collect()
 }
 
@@ -72,7 +42,12 @@ pub fn flake(root: &Path) -> Vec<Finding> {
 }
 
 /// Where toolbox, images and manifest name different majors, and where what runs is not what is pinned.
-pub async fn versions(stack: &Stack, toolbox: Option<&Toolbox>, engine: Option<&Engine<'_>>) -> Result<Vec<Finding>> {
+pub async fn versions(
+    stack: &Stack,
+    toolbox: Option<&Toolbox>,
+    engine: Option<&Engine<'_>>,
+    running: &[Server],
+) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if let (Some(toolbox), Some((_, postgres))) = (toolbox, stack.databases().next())
         && let Some(build) = toolbox.version("postgresql")
@@ -83,11 +58,9 @@ pub async fn versions(stack: &Stack, toolbox: Option<&Toolbox>, engine: Option<&
         let text = format!("the toolbox has PostgreSQL {build}, and the image is {image}");
         findings.push(Finding::new("pins-differ", Level::Info, text));
     }
-    let Some(engine) = engine else { return Ok(findings) };
-    if let Engine::Docker(_) = engine {
+    if let Some(Engine::Docker(_)) = engine {
         findings.extend(images_that_differ(stack).await?);
     }
-    let running = engine.running(stack).await?;
     let asked = running.iter().map(async |server: &Server| {
         let service = stack.service(&server.service)?;
         let answer = server.ask(service).await.ok()?;
@@ -116,7 +89,7 @@ pub async fn versions(stack: &Stack, toolbox: Option<&Toolbox>, engine: Option<&
 /// Images that hold another version than their tag says: named by a tag that has moved, or by `.env`.
 async fn images_that_differ(stack: &Stack) -> Result<Vec<Finding>> {
     let services: Vec<&Service> = stack.core().collect();
-    let (found, _) = images::find(stack, &services, true).await?;
+    let found = images::seen(stack, &services).await?;
     let differing = services.iter().filter_map(|service| {
         let held = found.get(&stack.image_of(service))?.version()?;
         let pinned = pinned(service);

@@ -1,9 +1,11 @@
 //! Which engine an instance gets: the one it was made with, else the one asked for, else Docker where it can be.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 
 use super::docker::client;
-use super::docker::images;
+use super::docker::images::{self, Image};
 use super::docker::start::missing_failure;
 use crate::instance::{EngineKind, Instance};
 use crate::stack::{Service, Stack};
@@ -25,11 +27,13 @@ pub enum Wish {
 pub struct Choice {
     pub engine: EngineKind,
     pub reason: String,
+    /// What was seen of the images on the way, by reference.
+    pub images: BTreeMap<String, Image>,
 }
 
 impl Choice {
     fn new(engine: EngineKind, reason: impl Into<String>) -> Choice {
-        Choice { engine, reason: reason.into() }
+        Choice { engine, reason: reason.into(), images: BTreeMap::new() }
     }
 }
 
@@ -54,15 +58,18 @@ pub async fn choose(
     if wish == Wish::Native {
         return Ok(Choice::new(EngineKind::Native, "as asked"));
     }
-    let versions = match client::versions().await? {
+    // Both at once: where the engine cannot be used, what it says of images is not listened to.
+    let (versions, seen) = tokio::join!(client::versions(), images::seen(stack, services));
+    let versions = match versions? {
         Ok(versions) => versions,
         Err(unusable) if wish == Wish::Docker => bail!(unusable.failure()),
         Err(unusable) => return Ok(Choice::new(EngineKind::Native, unusable.why)),
     };
-    let (_, missing) = images::find(stack, services, offline).await?;
+    let (images, missing) = images::find(stack, services, seen?, offline).await?;
     match missing.first() {
         None => {
-            Ok(Choice::new(EngineKind::Docker, format!("Docker {}, Compose {}", versions.engine, versions.compose)))
+            let reason = format!("Docker {}, Compose {}", versions.engine, versions.compose);
+            Ok(Choice { images, ..Choice::new(EngineKind::Docker, reason) })
         }
         Some(_) if wish == Wish::Docker => bail!(missing_failure(&missing)),
         Some(first) => {

@@ -8,9 +8,11 @@ use super::readiness::Probe;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client for servers on loopback: no proxy, and every status is an answer.
+/// A client for servers on loopback: no proxy, and every status is an answer, also one that leads elsewhere: a user
+/// interface sends to the page of its login, or to the address that it has in production.
 pub fn agent(timeout: Duration) -> ureq::Agent {
-    ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).proxy(None).build().into()
+    let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).proxy(None);
+    config.max_redirects(0).max_redirects_will_error(false).build().into()
 }
 
 /// Any answer of HTTP but a server's own fault (500 and above) is a server that is ready.

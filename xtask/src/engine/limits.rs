@@ -34,8 +34,8 @@ pub fn other_major(stack: &Stack, service: &Service, found: u32, place: &str) ->
         format!("the data of `{name}` are PostgreSQL {found}'s, and the manifest asks for {wanted}"),
     )
     .body(format!("  {place}\n  A server never starts on another major version's data."))
-    .hint(format!(
-        "set `postgres.major = {found}` in {}, or dump with the old server and `cargo xtask down --volumes`",
-        stack.manifest_file.display()
-    ))
+    .hint(match found < wanted {
+        true => "`cargo xtask upgrade` moves them, and keeps the old ones".to_owned(),
+        false => format!("set `postgres.major = {found}` in {}", stack.manifest_file.display()),
+    })
 }

@@ -2,6 +2,7 @@
 //! same results; what one of them cannot do is said in [`Engine::lacks`].
 
 pub mod choice;
+pub mod clients;
 pub mod docker;
 pub mod http;
 pub mod limits;
@@ -13,14 +14,19 @@ pub mod readiness;
 pub mod redis;
 pub mod server;
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use anyhow::Result;
 
+use crate::files;
 use crate::instance::lock::Lock;
 use crate::instance::{EngineKind, Instance};
 use crate::stack::{Kind, Repository, Service, Stack};
 use docker::Docker;
 use native::Native;
 use plan::Step;
+use readiness::Probe;
 use server::{Observed, Server};
 
 /// The engine of one instance.
@@ -95,6 +101,70 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// The major version of PostgreSQL that made the data of each database, where there are some.
+    pub async fn majors(&self, stack: &Stack) -> Result<BTreeMap<String, u32>> {
+        let mut majors = BTreeMap::new();
+        for server in self.running(stack).await? {
+            let Some((door, login)) = server.door() else { continue };
+            if let Probe::Ready(Ok(facts)) = postgres::probe(&door, &login.user, &login.database).await? {
+                let major = facts.version.split('.').next().and_then(|major| major.parse().ok());
+                majors.extend(major.map(|major| (server.service.clone(), major)));
+            }
+        }
+        match self {
+            Engine::Native(native) => {
+                for (service, _) in stack.databases() {
+                    let data = native::servers::data_folder(native.instance, &service.short_name);
+                    majors.extend(native::start::data_major(&data).map(|major| (service.short_name.clone(), major)));
+                }
+            }
+            Engine::Docker(docker) => {
+                let foreign = docker.foreign_majors(&docker.look().await?).await?;
+                majors.extend(foreign.into_iter().map(|(name, found, _)| (name, found)));
+            }
+        }
+        Ok(majors)
+    }
+
+    /// Puts the data of a service that does not run aside.
+    pub async fn put_aside(&self, service: &Service, major: u32) -> Result<()> {
+        match self {
+            Engine::Native(native) => native.put_aside(&service.short_name, major),
+            Engine::Docker(docker) => docker.put_aside(service, major).await,
+        }
+    }
+
+    /// What was put aside, as a person knows it, with what drops it.
+    pub async fn aside(&self) -> Result<Vec<Aside>> {
+        Ok(match self {
+            Engine::Native(native) => native
+                .aside()?
+                .into_iter()
+                .map(|(service, folder)| Aside {
+                    bytes: Some(files::size_on_disk(&folder)),
+                    shown: folder.display().to_string(),
+                    service,
+                })
+                .collect(),
+            Engine::Docker(docker) => docker::volumes::aside(&docker.project)
+                .await?
+                .into_iter()
+                .map(|volume| Aside {
+                    bytes: None,
+                    service: volume.label(docker::volumes::SERVICE_LABEL).unwrap_or_default().to_owned(),
+                    shown: volume.name,
+                })
+                .collect(),
+        })
+    }
+
+    pub async fn drop_aside(&self, aside: &Aside) -> Result<()> {
+        match self {
+            Engine::Native(_) => files::remove_folder(Path::new(&aside.shown)),
+            Engine::Docker(_) => docker::client::ask(&["volume", "rm", &aside.shown]).await.map(drop),
+        }
+    }
+
     /// The bytes of a service's data, where the engine can tell without its server.
     pub fn data_bytes(&self, short_name: &str) -> Option<u64> {
         match self {
@@ -102,6 +172,15 @@ impl<'a> Engine<'a> {
             Engine::Docker(_) => None,
         }
     }
+}
+
+/// Data of an older major version, kept until somebody drops them.
+#[derive(Debug, Clone)]
+pub struct Aside {
+    pub service: String,
+    /// A folder, or a volume.
+    pub shown: String,
+    pub bytes: Option<u64>,
 }
 
 /// Whether an engine can run a service of that kind.

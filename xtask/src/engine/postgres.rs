@@ -44,11 +44,17 @@ impl Door {
     }
 }
 
+/// Who a server is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub cluster_name: String,
+    pub version: String,
+}
+
 /// What a server says of itself.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    pub cluster_name: String,
-    pub version: String,
+    pub identity: Identity,
     pub connections: u64,
     pub max_connections: u64,
     /// Of the database that was asked, in bytes.
@@ -81,6 +87,8 @@ const NAME: &str = "cargo xtask";
 const UNLOGGED: [(&str, &str); 3] =
     [("log_statement", "none"), ("log_min_duration_statement", "-1"), ("log_min_error_statement", "panic")];
 
+const IDENTITY: &str = "SELECT current_setting('cluster_name'), current_setting('server_version')";
+/// More than half of what a login costs the server: asked only where the numbers are shown.
 const FACTS: &str = "SELECT current_setting('cluster_name'), current_setting('server_version'), \
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())::text, \
     current_setting('max_connections'), pg_database_size(current_database())::text";
@@ -107,29 +115,57 @@ pub async fn open(door: &Door, user: &str, database: &str) -> Result<PgConnectio
 }
 
 /// Asks the server who it is. A refusal that the owner can mend comes as `Err(Denied)` inside `Ready`.
-pub async fn probe(door: &Door, user: &str, database: &str) -> Result<Probe<Result<Facts, Denied>>> {
+pub async fn probe(door: &Door, user: &str, database: &str) -> Result<Probe<Result<Identity, Denied>>> {
+    ask(door, user, database, IDENTITY, identity).await
+}
+
+/// As [`probe`], and how it is.
+pub async fn examine(door: &Door, user: &str, database: &str) -> Result<Probe<Result<Facts, Denied>>> {
+    ask(door, user, database, FACTS, facts).await
+}
+
+/// As [`probe`], and makes the database if it is not there, once the server has proven to be `cluster_name`.
+pub async fn settle(door: &Door, wanted: &Login, cluster_name: &str) -> Result<Probe<Result<Identity, Denied>>> {
+    let settled = async {
+        let mut connection = connect(door, &wanted.user, MAINTENANCE_DATABASE).await?;
+        let identity = identity(&sqlx::raw_sql(IDENTITY).fetch_one(&mut connection).await?)?;
+        if identity.cluster_name == cluster_name {
+            ensure_database(&mut connection, wanted).await?;
+        }
+        connection.close().await?;
+        Ok(identity)
+    };
+    settled.await.map_or_else(judge, |identity| Ok(Probe::Ready(Ok(identity))))
+}
+
+/// One row, over a connection of its own.
+async fn ask<T>(
+    door: &Door,
+    user: &str,
+    database: &str,
+    sql: &'static str,
+    read: fn(&PgRow) -> Result<T, sqlx::Error>,
+) -> Result<Probe<Result<T, Denied>>> {
     let asked = async {
         let mut connection = connect(door, user, database).await?;
-        let row = sqlx::raw_sql(FACTS).fetch_one(&mut connection).await?;
+        let row = sqlx::raw_sql(sql).fetch_one(&mut connection).await?;
         connection.close().await?;
-        facts(&row)
+        read(&row)
     };
-    match asked.await {
-        Ok(facts) => Ok(Probe::Ready(Ok(facts))),
-        Err(error) => judge(error),
-    }
+    asked.await.map_or_else(judge, |answer| Ok(Probe::Ready(Ok(answer))))
+}
+
+fn identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
+    let version: &str = row.try_get(1)?;
+    Ok(Identity {
+        cluster_name: row.try_get(0)?,
+        version: version.split_whitespace().next().unwrap_or(version).to_owned(),
+    })
 }
 
 fn facts(row: &PgRow) -> Result<Facts, sqlx::Error> {
     let number = |index: usize| row.try_get::<&str, _>(index).map(|text| text.parse().unwrap_or(0));
-    let version: &str = row.try_get(1)?;
-    Ok(Facts {
-        cluster_name: row.try_get(0)?,
-        version: version.split_whitespace().next().unwrap_or(version).to_owned(),
-        connections: number(2)?,
-        max_connections: number(3)?,
-        size: number(4)?,
-    })
+    Ok(Facts { identity: identity(row)?, connections: number(2)?, max_connections: number(3)?, size: number(4)? })
 }
 
 /// Codes: PostgreSQL's documentation, appendix A.
@@ -249,19 +285,25 @@ async fn make_database(connection: &mut PgConnection, wanted: &Login, spare_exis
     sqlx::raw_sql(AssertSqlSafe(make)).execute(connection).await.map(drop)
 }
 
+/// Whether the database had to be made.
+async fn ensure_database(connection: &mut PgConnection, wanted: &Login) -> Result<bool, sqlx::Error> {
+    let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+    let exists = |name: String| sqlx::query_scalar::<_, bool>(exists).bind(name);
+    if exists(wanted.database.clone()).fetch_one(&mut *connection).await? {
+        return Ok(false);
+    }
+    let spare_exists = exists(SPARE_DATABASE.to_owned()).fetch_one(&mut *connection).await?;
+    make_database(connection, wanted, spare_exists).await?;
+    Ok(true)
+}
+
 /// As [`mend`], for the database alone and by a door that the login opens.
 pub async fn provide_database(door: &Door, wanted: &Login) -> Result<Option<&'static str>> {
     let provided = tokio::time::timeout(PATIENCE, async {
         let mut connection = connect(door, &wanted.user, MAINTENANCE_DATABASE).await?;
-        let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
-        let exists = |name: String| sqlx::query_scalar::<_, bool>(exists).bind(name);
-        if exists(wanted.database.clone()).fetch_one(&mut connection).await? {
-            return Ok(None);
-        }
-        let spare_exists = exists(SPARE_DATABASE.to_owned()).fetch_one(&mut connection).await?;
-        make_database(&mut connection, wanted, spare_exists).await?;
+        let is_made = ensure_database(&mut connection, wanted).await?;
         connection.close().await?;
-        Ok::<_, sqlx::Error>(Some("database created"))
+        Ok::<_, sqlx::Error>(is_made.then_some("database created"))
     });
     let provided = provided.await.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))?;
     Ok(provided?)

@@ -100,19 +100,23 @@ impl Server {
         }
         match (&service.kind, self.door()) {
             (Kind::Postgres(_), Some((door, login))) => {
-                match postgres::probe(&door, &login.user, &login.database).await? {
-                    Probe::Ready(Ok(facts)) if facts.cluster_name == self.cluster_name => Ok(Answer {
-                        version: Some(facts.version),
+                match postgres::examine(&door, &login.user, &login.database).await? {
+                    Probe::Ready(Ok(facts)) if facts.identity.cluster_name == self.cluster_name => Ok(Answer {
+                        version: Some(facts.identity.version),
                         data_bytes: Some(facts.size),
                         connections: Some(facts.connections),
                         max_connections: Some(facts.max_connections),
                     }),
-                    Probe::Ready(Ok(facts)) => bail!("answered by `{}`", facts.cluster_name),
+                    Probe::Ready(Ok(facts)) => bail!("answered by `{}`", facts.identity.cluster_name),
                     Probe::Ready(Err(denied)) => bail!("it refuses the stack's user: {denied:?}"),
                     Probe::NotYet(status) => bail!(status),
                 }
             }
             (Kind::Redis(_), _) => match redis::probe(self.port).await? {
+                // No service of a stack is one, but while a restore lets it take over the backup's data.
+                Probe::Ready(facts) if facts.is_replica => {
+                    bail!("it takes no writes since a restore was interrupted: `cargo xtask restart redis` mends it")
+                }
                 Probe::Ready(facts) if self.container().is_some() || facts.process == self.pid => Ok(Answer {
                     version: Some(facts.version),
                     data_bytes: Some(facts.used),

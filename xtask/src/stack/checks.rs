@@ -155,6 +155,14 @@ impl Resolver<'_> {
         }
     }
 
+    pub fn check_backup(&mut self, backup: manifest::Backup) {
+        let manifest::Backup { keep_last, keep_daily, keep_weekly, keep_monthly } = backup;
+        if [keep_last, keep_daily, keep_weekly, keep_monthly] == [0; 4] {
+            let expected = "at least one number above 0";
+            self.fault("backup", "rules that keep nothing".into(), expected, Some("keep-last = 3".into()));
+        }
+    }
+
     pub fn check_name(&mut self, key: &str, name: &str) {
         let well = name.starts_with(|first: char| first.is_ascii_lowercase())
             && name.chars().all(|part| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '-')

@@ -31,7 +31,30 @@ pub struct Manifest {
     /// The team's own programs: what each uses, and the variables it is given.
     #[serde(default)]
     pub applications: IndexMap<String, Application>,
+    /// Which backups `cargo xtask backup prune` leaves.
+    #[serde(default)]
+    pub backup: Backup,
     pub production: Option<Production>,
+}
+
+/// Which backups of each database stay: one that any of the rules keeps. The last verified backup always stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Backup {
+    /// The latest so many.
+    pub keep_last: u32,
+    /// The latest of each of the last so many days that have one.
+    pub keep_daily: u32,
+    /// The latest of each of the last so many weeks that have one.
+    pub keep_weekly: u32,
+    /// The latest of each of the last so many months that have one.
+    pub keep_monthly: u32,
+}
+
+impl Default for Backup {
+    fn default() -> Backup {
+        Backup { keep_last: 3, keep_daily: 7, keep_weekly: 4, keep_monthly: 6 }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::fault::nearest;
 use super::images::Image;
-use super::manifest::{Healthcheck, Network, Pool, Production, Profile, Protocol, Resources};
+use super::manifest::{Backup, Healthcheck, Network, Pool, Production, Profile, Protocol, Resources};
 use super::overrides::Source;
 
 #[derive(Debug, Clone)]
@@ -29,6 +29,7 @@ pub struct Stack {
     /// The Compose project that a person asks for.
     pub project: Option<String>,
     pub pool: Option<Pool>,
+    pub backup: Backup,
     pub production: Option<Production>,
     /// Every variable that the stack reads, in the order of `.env.example`.
     pub settings: Vec<Setting>,
@@ -206,6 +207,22 @@ impl Stack {
         let variable = &service.image.variable;
         let setting = self.settings.iter().find(|setting| setting.name == *variable);
         setting.map_or_else(|| service.image.to_string(), |setting| setting.value.clone())
+    }
+
+    /// The same stack with another major version of PostgreSQL, run from that image.
+    pub fn with_postgres(&self, major: u32, image: &Image, reference: &str) -> Stack {
+        let mut stack = self.clone();
+        for service in &mut stack.services {
+            if let Kind::Postgres(postgres) = &mut service.kind {
+                postgres.major = major;
+                service.image = image.clone();
+            }
+        }
+        for setting in stack.settings.iter_mut().filter(|setting| setting.name == image.variable) {
+            setting.value = reference.to_owned();
+            setting.default = image.to_string();
+        }
+        stack
     }
 
     /// The first service that does what the predicate asks for.

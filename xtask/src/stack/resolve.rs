@@ -84,6 +84,7 @@ impl Resolver<'_> {
         for (tool, written) in &manifest.tools {
             services.extend(self.tool(tool, written));
         }
+        self.check_backup(manifest.backup);
         let applications = self.applications(manifest);
         self.check_uniqueness(manifest, &services, &applications);
         if services.is_empty() {
@@ -102,6 +103,7 @@ impl Resolver<'_> {
             network,
             project: (project_source != Source::Manifest).then_some(project),
             pool: manifest.postgres.pool,
+            backup: manifest.backup,
             production: manifest.production.clone(),
             settings: self.settings,
         }

@@ -1,12 +1,17 @@
 //! One line that says what is being waited for, on a terminal only.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::units;
+
 /// A wait shorter than this shows nothing.
 const QUIET: Duration = Duration::from_millis(300);
+const TICK: Duration = Duration::from_millis(200);
 
 /// A spinner that disappears when dropped.
 #[derive(Debug)]
@@ -58,5 +63,41 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Work on several things, measured in bytes: the line names what is not done yet, and how much passed.
+#[derive(Debug)]
+pub struct Progress {
+    waiting: Waiting,
+    verb: &'static str,
+    left: RefCell<Vec<String>>,
+    /// Raised by whoever does the work, on any thread.
+    pub bytes: Arc<AtomicU64>,
+}
+
+impl Progress {
+    /// `verb` is what a person sees being done: `backing up`.
+    pub fn new(verb: &'static str, names: &[String]) -> Progress {
+        let waiting = Waiting::new(format!("{verb} {}", names.join(", ")));
+        Progress { waiting, verb, left: RefCell::new(names.to_vec()), bytes: Arc::default() }
+    }
+
+    pub fn done(&self, name: &str) {
+        self.left.borrow_mut().retain(|left| left != name);
+    }
+
+    /// Does the work and tells of it.
+    pub async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(TICK) => {
+                    let bytes = units::megabytes(self.bytes.load(Ordering::Relaxed));
+                    self.waiting.say(format!("{} {} · {bytes}", self.verb, self.left.borrow().join(", ")));
+                }
+            }
+        }
     }
 }

@@ -118,6 +118,10 @@ fn without_an_engine_a_sentence_says_so() {
     let mut command = checkout.command(&["up", "redis"]);
     command.env("PATH", path(&folder));
     ran(command).exits(1).says("answered what this helper does not know").says("hibernating");
+    let gibberish = fakes("echo whatever");
+    let mut command = checkout.command(&["doctor"]);
+    command.env("PATH", path(&gibberish));
+    ran(command).exits(3).says("not-looked: ").says("answered what this helper does not know").says("info     memory");
 }
 
 #[test]

@@ -10,18 +10,26 @@
     reason = "tests start programs and write files as people do"
 )]
 
+mod backup;
+mod backup_incremental;
+mod backup_keeping;
+mod backup_remote;
 mod compose;
 mod configuration;
 mod contract;
 mod data;
 mod docker;
 mod doctor;
+mod engine_restart;
 mod interruptions;
 mod lifecycle;
 mod migrate;
 mod output;
 mod pins;
 mod ports;
+mod restore;
 mod seed;
 mod support;
 mod toolbox;
+mod tools;
+mod upgrade;

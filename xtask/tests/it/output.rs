@@ -6,7 +6,7 @@ use expectorate::assert_contents;
 
 use crate::support::Checkout;
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 21] = [
     "up",
     "down",
     "stop",
@@ -22,6 +22,9 @@ const VERBS: [&str; 18] = [
     "migrate",
     "seed",
     "check",
+    "backup",
+    "restore",
+    "upgrade",
     "toolbox",
     "render",
     "completions",
@@ -42,10 +45,16 @@ fn every_help_is_as_expected_and_has_an_example() {
         assert!(all.contains(&format!("\n  {verb} ")), "`--help` does not list `{verb}`");
         assert_contents(expected(&format!("help-{verb}")), &help);
     }
-    for verb in ["run", "status", "plan", "revert", "new", "check", "repair"] {
-        let help = checkout.run(&["migrate", verb, "--help"]).ok().out;
-        assert!(help.contains("Example"), "`migrate {verb} --help` has no example");
-        assert_contents(expected(&format!("help-migrate-{verb}")), &help);
+    let below: [(&str, &[&str]); 2] = [
+        ("migrate", &["run", "status", "plan", "revert", "new", "check", "repair"]),
+        ("backup", &["list", "show", "verify", "prune"]),
+    ];
+    for (verb, words) in below {
+        for word in words {
+            let help = checkout.run(&[verb, word, "--help"]).ok().out;
+            assert!(help.contains("Example"), "`{verb} {word} --help` has no example");
+            assert_contents(expected(&format!("help-{verb}-{word}")), &help);
+        }
     }
 }
 

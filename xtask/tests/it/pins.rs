@@ -149,3 +149,44 @@ fn doctor_tells_where_pins_and_flake_disagree() {
     checkout.replace("config/images.toml", "tag = \"18.6-alpine3.24\"", "tag = \"18.7-alpine3.24\"");
     checkout.run(&["doctor"]).says("learning: 18.6 runs, and 18.7 is pinned").says("the toolbox has PostgreSQL 18.6");
 }
+
+#[test]
+fn doctor_tells_where_manifests_toolchain_and_cargo_lock_disagree() {
+    let checkout = Checkout::new();
+    checkout.run(&["doctor"]).silent_about("cargo-lock");
+    fs::create_dir_all(checkout.root.join("xtask/src")).unwrap();
+    for file in ["Cargo.toml", "Cargo.lock", "xtask/Cargo.toml"] {
+        fs::copy(repository().join(file), checkout.root.join(file)).unwrap();
+    }
+    checkout.run(&["doctor"]).says("info     cargo-lock: Cargo.lock pins").silent_about("toolchain-");
+
+    checkout.replace("xtask/Cargo.toml", "rust-version = \"1.95\"", "rust-version = \"9.5\"");
+    checkout.run(&["doctor"]).exits(3).says("toolchain-old").says("and xtask/Cargo.toml asks for 9.5");
+    checkout.replace("xtask/Cargo.toml", "rust-version = \"9.5\"", "rust-version = \"1.95\"");
+    let mut command = checkout.command(&["doctor"]);
+    command.env("XTASK_SHELL", "default").env("XTASK_SHELL_RUSTC", "1.2.3");
+    crate::support::ran(command).exits(3).says("toolchain-drift").says("the flake's shell brings 1.2.3");
+
+    let lock = fs::read_to_string(checkout.root.join("Cargo.lock")).unwrap();
+    let clap = lock.split("\n\n").find(|package| package.contains("name = \"clap\"")).unwrap();
+    let version = clap.lines().find(|line| line.starts_with("version")).unwrap();
+    let slips = [
+        (clap.to_owned(), String::new(), "`xtask` needs `clap`, which it does not have"),
+        (clap.to_owned(), clap.replace(version, "version = \"3.0.0\""), "asks for `clap 4.6`, and it has 3.0.0"),
+        (" \"clap\",\n".to_owned(), String::new(), "asks for `clap 4.6`, and it has none for it"),
+        ("name = \"xtask\"".to_owned(), "name = \"ytask\"".to_owned(), "it has no `xtask`"),
+    ];
+    for (from, to, said) in slips {
+        assert!(lock.contains(&from), "{from}");
+        fs::write(checkout.root.join("Cargo.lock"), lock.replace(&from, &to)).unwrap();
+        checkout.run(&["doctor"]).exits(3).says("cargo-lock-stale").says(said).says("cargo update --workspace");
+    }
+    fs::write(checkout.root.join("Cargo.lock"), lock.replace("\nversion = 4\n", "\nversion = 5\n")).unwrap();
+    checkout.run(&["doctor"]).exits(3).says("cargo-lock-new");
+    fs::write(checkout.root.join("Cargo.lock"), "<<<<<<< ours\n").unwrap();
+    checkout.run(&["doctor"]).exits(3).says("cargo-lock-unreadable");
+    fs::remove_file(checkout.root.join("Cargo.lock")).unwrap();
+    checkout.run(&["doctor"]).exits(3).says("cargo-lock-missing");
+    fs::write(checkout.root.join("xtask/Cargo.toml"), "[package\n").unwrap();
+    checkout.run(&["doctor"]).exits(3).says("cargo-manifest: xtask/Cargo.toml");
+}

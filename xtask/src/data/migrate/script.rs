@@ -17,6 +17,8 @@ pub struct Statement {
 pub struct Flaw {
     pub offset: usize,
     pub what: String,
+    /// Something has begun and has no end yet.
+    pub is_open: bool,
 }
 
 /// As psql asks it: the first bytes of the file.
@@ -66,7 +68,7 @@ fn tokens(text: &str) -> Result<Vec<(Kind, usize, usize)>, Flaw> {
 }
 
 fn open(offset: usize, what: &str) -> Flaw {
-    Flaw { offset, what: format!("a {what} begins here and never ends") }
+    Flaw { offset, what: format!("a {what} begins here and never ends"), is_open: true }
 }
 
 fn is_word(byte: u8) -> bool {
@@ -142,7 +144,7 @@ fn scan(text: &str) -> (Vec<Statement>, Option<Flaw>) {
         if kind == Kind::Sign && token == "\\" {
             let line = text[start..].lines().next().unwrap_or_default();
             let what = format!("`{line}` is a command of psql, which the server does not know");
-            return (statements, Some(Flaw { offset: start, what }));
+            return (statements, Some(Flaw { offset: start, what, is_open: false }));
         }
         let statement = current.get_or_insert_with(|| Statement { start, end, words: Vec::new() });
         statement.end = end;
@@ -169,6 +171,20 @@ fn scan(text: &str) -> (Vec<Statement>, Option<Flaw>) {
     }
     statements.extend(current);
     (statements, None)
+}
+
+/// The words of the one statement that a text is, once it is at its end; `None` while there is more to come.
+pub fn whole(text: &str) -> Result<Option<Vec<String>>, Flaw> {
+    const MORE: &str = " more";
+    match scan(&format!("{text}{MORE}")) {
+        // Only behind a statement's end, a word begins the next one.
+        (mut statements, None) if statements.last().is_some_and(|last| last.start > text.len()) => {
+            statements.pop();
+            Ok(Some(statements.pop().map_or_else(Vec::new, |statement| statement.words)))
+        }
+        (_, Some(flaw)) if !flaw.is_open => Err(flaw),
+        _ => Ok(None),
+    }
 }
 
 impl Statement {
@@ -255,9 +271,9 @@ pub fn read(text: &str) -> Reading {
     let no_transaction = text.starts_with(NO_TRANSACTION);
     let (statements, end) = scan(text);
     let only_defines = end.is_none() && statements.iter().all(Statement::defines);
-    let found = statements
-        .iter()
-        .filter_map(|statement| Some(Flaw { offset: statement.start, what: statement.flaw(no_transaction)? }));
+    let found = statements.iter().filter_map(|statement| {
+        Some(Flaw { offset: statement.start, what: statement.flaw(no_transaction)?, is_open: false })
+    });
     let mut flaws: Vec<Flaw> = found.collect();
     // What follows a COPY is rows, not SQL.
     if !statements.last().is_some_and(Statement::is_fed) {

@@ -24,6 +24,16 @@ pub struct Image {
 }
 
 impl Image {
+    fn named((reference, inspected): (String, Inspected)) -> (String, Image) {
+        let image = Image {
+            reference: reference.clone(),
+            id: inspected.id,
+            environment: inspected.config.env.unwrap_or_default(),
+            entrypoint: inspected.config.entrypoint.unwrap_or_default(),
+        };
+        (reference, image)
+    }
+
     /// The version that it says it holds, as the official images do: `18.6`.
     pub fn version(&self) -> Option<&str> {
         let names = ["PG_VERSION=", "REDIS_VERSION="];
@@ -65,23 +75,38 @@ pub struct MissingImage {
     pub why: String,
 }
 
-/// The images of these services by reference; those that are missing are pulled unless `offline`.
+/// The images of these services that are there, by reference.
+pub async fn seen(stack: &Stack, services: &[&Service]) -> Result<BTreeMap<String, Image>> {
+    let mut references: Vec<String> = services.iter().map(|service| stack.image_of(service)).collect();
+    references.sort();
+    references.dedup();
+    let images: Vec<Inspected> = client::inspect("image", &references).await?;
+    if images.len() == references.len() {
+        return Ok(references.into_iter().zip(images).map(Image::named).collect());
+    }
+    // The engine does not say which it did not find.
+    let looked = futures_util::future::join_all(references.iter().map(|reference| look(reference))).await;
+    let images = looked.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(references.into_iter().zip(images).filter_map(|(reference, image)| Some((reference, image?))).collect())
+}
+
+/// The images of these services by reference; those that are not among the ones `seen` are pulled unless `offline`.
 pub async fn find(
     stack: &Stack,
     services: &[&Service],
+    seen: BTreeMap<String, Image>,
     offline: bool,
 ) -> Result<(BTreeMap<String, Image>, Vec<MissingImage>)> {
     let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for service in services {
         wanted.entry(stack.image_of(service)).or_default().push(service.short_name.clone());
     }
-    let looked = futures_util::future::join_all(wanted.keys().map(|reference| look(reference))).await;
-    let (mut found, mut missing) = (BTreeMap::new(), Vec::new());
-    for ((reference, services), image) in wanted.into_iter().zip(looked) {
-        match image? {
-            Some(image) => drop(found.insert(reference, image)),
-            None if offline => missing.push(MissingImage { reference, services, why: "offline".into() }),
-            None => {
+    let (mut found, mut missing) = (seen, Vec::new());
+    for (reference, services) in wanted {
+        match found.contains_key(&reference) {
+            true => {}
+            false if offline => missing.push(MissingImage { reference, services, why: "offline".into() }),
+            false => {
                 let waiting = Waiting::new(format!("pulling {reference}"));
                 let pulled = client::docker(&["pull", "--quiet", &reference], Input::Text(String::new())).await?;
                 drop(waiting);
@@ -100,10 +125,5 @@ pub async fn find(
 
 async fn look(reference: &str) -> Result<Option<Image>> {
     let inspected: Vec<Inspected> = client::inspect("image", &[reference.to_owned()]).await?;
-    Ok(inspected.into_iter().next().map(|image| Image {
-        reference: reference.to_owned(),
-        id: image.id,
-        environment: image.config.env.unwrap_or_default(),
-        entrypoint: image.config.entrypoint.unwrap_or_default(),
-    }))
+    Ok(inspected.into_iter().next().map(|image| Image::named((reference.to_owned(), image)).1))
 }

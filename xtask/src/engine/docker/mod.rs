@@ -12,8 +12,10 @@ pub mod project;
 pub mod start;
 pub mod volumes;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -37,6 +39,16 @@ pub struct Docker<'a> {
     pub stack: &'a Stack,
     pub instance: &'a Instance,
     pub project: String,
+    /// Relative to the repository's root; beside the committed one, whose relative paths it has.
+    pub compose_file: PathBuf,
+    /// What `plan` saw, for the start that follows it under the same lock.
+    seen: RefCell<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    containers: Option<Vec<Container>>,
+    volumes: Option<Vec<Volume>>,
 }
 
 /// What the engine has of a project at one moment.
@@ -57,13 +69,14 @@ struct Hashes {
 impl<'a> Docker<'a> {
     pub fn new(repository: &'a Repository, stack: &'a Stack, instance: &'a Instance) -> Docker<'a> {
         let project = instance.identity.project.clone().unwrap_or_else(|| stack.name.clone());
-        Docker { repository, stack, instance, project }
+        let compose_file = render::compose::path(&stack.name);
+        Docker { repository, stack, instance, project, compose_file, seen: RefCell::default() }
     }
 
     pub fn compose(&self) -> Compose {
         Compose {
             project: self.project.clone(),
-            file: self.repository.root.join(render::compose::path(&self.stack.name)),
+            file: self.repository.root.join(&self.compose_file),
             variables: self.stack.settings.iter().map(|one| (one.name.clone(), one.value.clone())).collect(),
         }
     }
@@ -78,13 +91,15 @@ impl<'a> Docker<'a> {
     /// As much as it takes to observe these services: one that has a container has data, whatever its volume.
     pub async fn look_for(&self, services: &[&Service]) -> Result<Look> {
         let containers = containers::of_project(&self.project).await?;
-        let needs_volume =
-            |service: &&Service| service.volume.is_some() && container_of(&containers, service).is_none();
-        let volumes = match services.iter().any(needs_volume) {
+        let volumes = match self.needs_volumes(services, &containers) {
             true => volumes::of_project(&self.project).await?,
             false => Vec::new(),
         };
         Ok(Look { containers, volumes })
+    }
+
+    fn needs_volumes(&self, services: &[&Service], containers: &[Container]) -> bool {
+        services.iter().any(|service| service.volume.is_some() && container_of(containers, service).is_none())
     }
 
     /// What a look says of a service.
@@ -153,22 +168,34 @@ impl<'a> Docker<'a> {
             };
             Ok(Step { service, action, blueprint: None })
         };
-        services.iter().map(step).collect()
+        let steps = services.iter().map(step).collect();
+        let volumes = self.needs_volumes(services, &look.containers).then_some(look.volumes);
+        self.seen.replace(Seen { containers: Some(look.containers), volumes });
+        steps
     }
 
     /// Makes the Compose file what manifest and pins say now. It is committed: a change is told.
     pub fn refresh_compose_file(&self) -> Result<()> {
-        let wanted = render::compose::file(self.stack);
+        let wanted = self.generated();
         if self.has_file(&wanted) {
             return Ok(());
         }
+        self.write_compose_file()?;
+        ui::tell(format!("note: wrote {} anew, since the manifest changed; commit it", wanted.path.display()));
+        Ok(())
+    }
+
+    pub fn write_compose_file(&self) -> Result<()> {
+        let wanted = self.generated();
         let path = self.repository.root.join(&wanted.path);
         if let Some(folder) = path.parent() {
             files::create_folder(folder)?;
         }
-        files::write_atomically(&path, wanted.text.as_bytes(), 0o644)?;
-        ui::tell(format!("note: wrote {} anew, since the manifest changed; commit it", wanted.path.display()));
-        Ok(())
+        files::write_atomically(&path, wanted.text.as_bytes(), 0o644)
+    }
+
+    fn generated(&self) -> GeneratedFile {
+        GeneratedFile { path: self.compose_file.clone(), ..render::compose::file(self.stack) }
     }
 
     fn has_file(&self, wanted: &GeneratedFile) -> bool {
@@ -178,7 +205,7 @@ impl<'a> Docker<'a> {
     /// Of each service; of none where the file is not what it should be.
     async fn hashes(&self) -> Result<BTreeMap<String, String>> {
         let compose = self.compose();
-        let file = render::compose::file(self.stack);
+        let file = self.generated();
         if !self.has_file(&file) {
             return Ok(BTreeMap::new());
         }

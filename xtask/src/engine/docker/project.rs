@@ -32,8 +32,10 @@ pub struct Project {
 /// For a new instance with the id `id`.
 pub async fn choose(repository: &Repository, stack: &Stack, id: &str) -> Result<Project> {
     let checkout = repository.root.display().to_string();
+    let name = stack.project.clone().unwrap_or_else(|| stack.name.clone());
+    let (own, owner) = tokio::join!(volumes::of_checkout(&checkout), owner(&name, repository));
     // `.xtask` was removed, and the data are still there.
-    let own = volumes::of_checkout(&checkout).await?;
+    let own = own?;
     let own = own.iter().find_map(|volume| {
         let project = volume.label(PROJECT_LABEL)?;
         let is_of_stack = stack.services.iter().any(|service| service.volume.as_deref() == Some(volume.short_name()));
@@ -44,8 +46,7 @@ pub async fn choose(repository: &Repository, stack: &Stack, id: &str) -> Result<
     if let Some(own) = own {
         return Ok(own);
     }
-    let name = stack.project.clone().unwrap_or_else(|| stack.name.clone());
-    match (owner(&name, repository).await?, &stack.project) {
+    match (owner?, &stack.project) {
         (None, _) => Ok(Project { name, id: None }),
         (Some(owner), Some(_)) => bail!(
             Failure::new(Exit::Refused, format!("the Compose project `{name}` belongs to {owner}"))
@@ -57,15 +58,16 @@ pub async fn choose(repository: &Repository, stack: &Stack, id: &str) -> Result<
 
 /// Whose a project is, if it is not this checkout's.
 async fn owner(project: &str, repository: &Repository) -> Result<Option<String>> {
-    let containers = containers::of_project(project).await?;
+    let filter = format!("label={PROJECT_LABEL}={project}");
+    let network_words = ["network", "ls", "--quiet", "--filter", &filter];
+    let (containers, volumes, networks) =
+        tokio::join!(containers::of_project(project), volumes::of_project(project), client::list(&network_words),);
+    let (containers, volumes, networks) = (containers?, volumes?, networks?);
     if let Some(container) = containers.first() {
         // Started by plain Compose from this very checkout: ours.
         let is_ours = Path::new(&container.folder).starts_with(&repository.root);
         return Ok((!is_ours).then(|| format!("`{}`", container.folder)));
     }
-    let volumes = volumes::of_project(project).await?;
-    let networks =
-        client::list(&["network", "ls", "--quiet", "--filter", &format!("label={PROJECT_LABEL}={project}")]).await?;
     Ok(match volumes.first() {
         Some(volume) => {
             let checkout = volume.label(CHECKOUT_LABEL).map(|checkout| format!("the checkout `{checkout}`"));

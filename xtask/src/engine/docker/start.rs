@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,10 +13,11 @@ use super::images::{self, Image, MissingImage};
 use super::volumes::{self, CHECKOUT_LABEL, Content, INSTANCE_LABEL, NewVolume, SUPERUSER_LABEL};
 use super::{Docker, Look, client, container_of, networks};
 use crate::engine::plan::{Action, Started, Step};
-use crate::engine::postgres::{self, Denied, Door, Login};
+use crate::engine::postgres::{self, Denied, Door, Identity, Login};
 use crate::engine::readiness::{Probe, poll};
 use crate::engine::server::Server;
 use crate::engine::{http, limits, pubsub, redis};
+use crate::files;
 use crate::instance::known::Known;
 use crate::instance::lock::Lock;
 use crate::ports::{self, Conflict};
@@ -27,16 +28,29 @@ use crate::ui::{Exit, Failure, failure, progress::Waiting, units};
 /// Lines of a container's log that an error shows.
 const LOG_LINES: &str = "8";
 /// How often the containers themselves are looked at while their servers are asked.
-const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+const LOOK_INTERVAL: Duration = Duration::from_millis(800);
 
 /// What was found to start with.
 #[derive(Debug, Default)]
 pub struct Prepared {
     images: BTreeMap<String, Image>,
+    /// Every container that is to start is there as it should be: no more is needed than a start.
+    has_containers: bool,
     /// Volumes that hold no cluster yet, by the service's short name.
     fresh: BTreeMap<String, NewVolume>,
     /// New volumes of services that need no cluster.
     others: Vec<NewVolume>,
+    /// Where the engine keeps its files, as it says.
+    root: PathBuf,
+}
+
+/// What was made before the start.
+#[derive(Debug)]
+struct Filled {
+    /// The short names of the services whose volumes are new.
+    fresh: Vec<String>,
+    /// Compose has made every container that is to start.
+    has_containers: bool,
 }
 
 /// What the polls of one `up` share.
@@ -49,22 +63,55 @@ struct Progress {
 
 impl Docker<'_> {
     /// Everything that could stand in the way, found before anything starts.
-    pub async fn prepare(&self, steps: &[Step<'_>], offline: bool) -> Result<Prepared> {
+    pub async fn prepare(
+        &self,
+        steps: &[Step<'_>],
+        images: BTreeMap<String, Image>,
+        offline: bool,
+    ) -> Result<Prepared> {
         let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
         let services: Vec<&Service> = starting.iter().map(|step| step.service).collect();
-        let (found, network, look) = tokio::join!(
-            images::find(self.stack, &services, offline),
+        let seen = self.seen.take();
+        let containers = match seen.containers {
+            Some(containers) => containers,
+            None => containers::of_project(&self.project).await?,
+        };
+        let hashes = self.hashes().await?;
+        let is_as_wanted = |service: &&Service| {
+            let container = container_of(&containers, service);
+            container.is_some_and(|container| Some(&container.config_hash) == hashes.get(&service.name))
+        };
+        if services.iter().all(is_as_wanted) {
+            return Ok(Prepared { has_containers: true, ..Prepared::default() });
+        }
+        let are_known = services.iter().all(|service| images.contains_key(&self.stack.image_of(service)));
+        let (found, network, volumes, root) = tokio::join!(
+            async {
+                let seen = match are_known {
+                    true => images,
+                    false => images::seen(self.stack, &services).await?,
+                };
+                images::find(self.stack, &services, seen, offline).await
+            },
             networks::check(self.stack, &self.project),
-            self.look(),
+            async {
+                match seen.volumes {
+                    Some(volumes) => Ok(volumes),
+                    None => volumes::of_project(&self.project).await,
+                }
+            },
+            client::ask(&["info", "--format", "{{.DockerRootDir}}"]),
         );
         let (images, missing) = found?;
         if !missing.is_empty() {
             bail!(missing_failure(&missing));
         }
         network?;
-        let mut prepared = Prepared { images, ..Prepared::default() };
-        self.sort_volumes(&starting, &look?, &mut prepared).await?;
-        self.check_space(prepared.fresh.len()).await?;
+        let (look, root) = (Look { containers, volumes: volumes? }, PathBuf::from(root?.trim()));
+        let mut prepared = Prepared { images, root, ..Prepared::default() };
+        self.sort_volumes(&starting, &look, &mut prepared).await?;
+        // Where the engine keeps its volumes on this machine, their disk must have room.
+        limits::check_space(&prepared.root, prepared.fresh.len())?;
         Ok(prepared)
     }
 
@@ -162,7 +209,7 @@ impl Docker<'_> {
         });
         let databases: Vec<(&Service, u32, String)> = databases.collect();
         let Some((first, ..)) = databases.first() else { return Ok(Vec::new()) };
-        let (images, _) = images::find(self.stack, &[first], true).await?;
+        let images = images::seen(self.stack, &[first]).await?;
         let Some(image) = images.keys().next() else { return Ok(Vec::new()) };
         let names: Vec<String> = databases.iter().map(|(.., name)| name.clone()).collect();
         let contents = volumes::look_into(&names, image, &self.container("look")).await?;
@@ -173,13 +220,21 @@ impl Docker<'_> {
         Ok(found.collect())
     }
 
-    /// Where the engine keeps its volumes on this machine, their disk must have room.
-    async fn check_space(&self, new: usize) -> Result<()> {
-        if new == 0 {
-            return Ok(());
+    /// Puts the data of a service that does not run aside, for good.
+    pub async fn put_aside(&self, service: &Service, major: u32) -> Result<()> {
+        let Some(volume) = NewVolume::of(service, &self.project, &self.instance.identity) else { return Ok(()) };
+        let ids: Vec<String> = containers::of_project(&self.project)
+            .await?
+            .into_iter()
+            .filter(|container| container.service == service.name)
+            .map(|container| container.id)
+            .collect();
+        if !ids.is_empty() {
+            // It would run the old server on the new data.
+            client::ask(&["rm", "--force"].into_iter().chain(ids.iter().map(String::as_str)).collect::<Vec<_>>())
+                .await?;
         }
-        let folder = client::ask(&["info", "--format", "{{.DockerRootDir}}"]).await?;
-        limits::check_space(Path::new(folder.trim()), new)
+        volumes::put_aside(&volume, major, &self.stack.image_of(service), &self.container("aside")).await
     }
 
     /// A name for a helper's container: one at a time in a project.
@@ -196,11 +251,14 @@ impl Docker<'_> {
         cap: Duration,
         waiting: &Waiting,
     ) -> Result<Vec<Result<Started>>> {
-        let fresh = self.fill_volumes(steps, prepared, lock).await?;
+        let Filled { fresh, has_containers } = self.fill_volumes(steps, prepared, lock).await?;
         let progress = RefCell::new(Progress::default());
         let known = Known::read(self.instance);
         let compose = async {
-            let result = self.start_containers(steps, lock).await;
+            if !steps.iter().any(|step| step.action.starts()) {
+                return;
+            }
+            let result = self.start_containers(steps, has_containers, lock).await;
             let containers = containers::of_project(&self.project).await;
             let mut progress = progress.borrow_mut();
             progress.containers = containers.unwrap_or_default();
@@ -243,27 +301,27 @@ impl Docker<'_> {
         Ok(results)
     }
 
-    /// Gives each new volume its cluster; the short names of the services that got one.
-    async fn fill_volumes(&self, steps: &[Step<'_>], prepared: &Prepared, lock: &Lock) -> Result<Vec<String>> {
-        let filled: Vec<String> = prepared.fresh.keys().cloned().collect();
+    /// Gives each new volume its cluster.
+    async fn fill_volumes(&self, steps: &[Step<'_>], prepared: &Prepared, lock: &Lock) -> Result<Filled> {
+        let fresh: Vec<String> = prepared.fresh.keys().cloned().collect();
         // All databases of a stack have one image and one login, so one template is for all.
-        let Some((service, postgres)) =
-            self.stack.databases().find(|(service, _)| filled.contains(&service.short_name))
+        let Some((service, postgres)) = self.stack.databases().find(|(service, _)| fresh.contains(&service.short_name))
         else {
-            return Ok(filled);
+            return Ok(Filled { fresh, has_containers: prepared.has_containers });
         };
         let reference = self.stack.image_of(service);
         let image = prepared.images.get(&reference).context("its image was not looked for")?;
         let Some(template) = volumes::template(image, postgres.major, &Login::of(postgres)).await? else {
-            return Ok(filled);
+            return Ok(Filled { fresh, has_containers: false });
         };
         let targets: Vec<NewVolume> = prepared.fresh.values().cloned().collect();
         let container = self.container("copy");
         volumes::make(&template, &targets, &prepared.others, &reference, &container).await?;
+        targets.iter().for_each(|volume| files::keep_apart(&volume.folder(&prepared.root)));
         // Compose makes the containers while their volumes are being filled.
-        let (done, _created) =
+        let (done, created) =
             tokio::join!(volumes::fill(&container, lock.share()?), self.create_containers(steps, lock));
-        done.map(|()| filled)
+        done.map(|()| Filled { fresh, has_containers: created.is_ok() })
     }
 
     /// What Compose has to say against it, it says again when it starts them.
@@ -271,14 +329,13 @@ impl Docker<'_> {
         let names = steps.iter().filter(|step| step.action.starts()).map(|step| step.service.name.as_str());
         let create = ["create", "--no-build", "--pull", "never"];
         let arguments: Vec<&str> = create.into_iter().chain(names).collect();
-        self.compose().run(&arguments, Input::Held(lock.share()?)).await.map(drop)
+        let ran = self.compose().run(&arguments, Input::Held(lock.share()?)).await?;
+        client::checked(ran).map(drop)
     }
 
-    async fn start_containers(&self, steps: &[Step<'_>], lock: &Lock) -> Result<()> {
+    /// `has_containers`: all are there as they should be.
+    async fn start_containers(&self, steps: &[Step<'_>], has_containers: bool, lock: &Lock) -> Result<()> {
         let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
-        if starting.is_empty() {
-            return Ok(());
-        }
         let paused: Vec<&str> = starting
             .iter()
             .filter_map(|step| step.action.lets_go()?.container())
@@ -289,14 +346,7 @@ impl Docker<'_> {
             client::change(&[&["unpause"][..], &paused].concat(), lock.share()?).await?;
         }
         let names = starting.iter().map(|step| step.service.name.as_str());
-        // Containers that are there as they should be need no more than a start.
-        let (containers, hashes) = tokio::join!(containers::of_project(&self.project), self.hashes());
-        let (containers, hashes) = (containers?, hashes?);
-        let is_as_wanted = |step: &&Step<'_>| {
-            let container = container_of(&containers, step.service);
-            container.is_some_and(|container| Some(&container.config_hash) == hashes.get(&step.service.name))
-        };
-        let verb: &[&str] = match starting.iter().all(is_as_wanted) {
+        let verb: &[&str] = match has_containers {
             true => &["start"],
             false => &["up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"],
         };
@@ -339,7 +389,7 @@ impl Docker<'_> {
         let port = service.port().number;
         let login = service.postgres().map(Login::of);
         let begun = Instant::now();
-        let ask = async |login: Option<&Login>| {
+        let ask = async |question: Question| {
             poll(cap, async || {
                 self.look_at(service, &progress.borrow())?;
                 let pending = progress.borrow().compose.is_none();
@@ -347,19 +397,19 @@ impl Docker<'_> {
                 if pending && (step.action.lets_go().is_some() || begun.elapsed() > cap / 2) {
                     return Ok(Probe::NotYet("Compose is still at work".into()));
                 }
-                self.probe(service, port, login).await
+                match (question, &login) {
+                    (Question::Settle, Some(login)) => self.settle(service, port, login).await,
+                    _ => self.probe(service, port, login.as_ref()).await,
+                }
             })
             .await
         };
-        if let (true, Some(login)) = (is_new, &login) {
-            // The copy has no database of its own yet.
-            let maintenance = Login { database: postgres::MAINTENANCE_DATABASE.to_owned(), ..login.clone() };
-            if self.explained(service, ask(Some(&maintenance)).await).await?.is_ok() {
-                postgres::provide_database(&Door::Tcp { port, password: login.password.clone() }, login).await?;
-            }
+        if is_new && login.is_some() {
+            // The copy has no database of its own yet. A login that is refused is mended below.
+            let _denied = self.explained(service, ask(Question::Settle).await).await?;
         }
         let mut notes: Vec<String> = Vec::new();
-        let version = match self.explained(service, ask(login.as_ref()).await).await? {
+        let version = match self.explained(service, ask(Question::Answer).await).await? {
             Ok(version) => version,
             Err(denied) => {
                 let containers = containers::of_project(&self.project).await?;
@@ -368,7 +418,8 @@ impl Docker<'_> {
                 if !is_new {
                     notes.extend(changed);
                 }
-                self.explained(service, ask(login.as_ref()).await).await?.map_err(|denied| refused(service, denied))?
+                let answer = self.explained(service, ask(Question::Answer).await).await?;
+                answer.map_err(|denied| refused(service, denied))?
             }
         };
         if let Kind::PubSub(wanted) = &service.kind {
@@ -437,17 +488,7 @@ impl Docker<'_> {
         Ok(match (&service.kind, login) {
             (Kind::Postgres(_), Some(login)) => {
                 let door = Door::Tcp { port, password: login.password.clone() };
-                match postgres::probe(&door, &login.user, &login.database).await? {
-                    Probe::Ready(Ok(facts)) => {
-                        let expected = self.cluster_name(&service.short_name);
-                        if facts.cluster_name != expected {
-                            bail!(self.stranger(service, &facts.cluster_name));
-                        }
-                        Probe::Ready(Ok(facts.version))
-                    }
-                    Probe::Ready(Err(denied)) => Probe::Ready(Err(denied)),
-                    Probe::NotYet(status) => Probe::NotYet(status),
-                }
+                self.proven(service, postgres::probe(&door, &login.user, &login.database).await?)?
             }
             (Kind::Redis(_), _) => match redis::probe(port).await? {
                 Probe::Ready(facts) => Probe::Ready(Ok(facts.version)),
@@ -455,6 +496,27 @@ impl Docker<'_> {
             },
             (Kind::Tool(_), _) => ready(http::probe(port).await?),
             _ => ready(pubsub::probe(port).await?),
+        })
+    }
+
+    /// As [`Docker::probe`], of a database server whose data were copied just now: its database is made as well.
+    async fn settle(&self, service: &Service, port: u16, login: &Login) -> Result<Probe<Result<String, Denied>>> {
+        let door = Door::Tcp { port, password: login.password.clone() };
+        self.proven(service, postgres::settle(&door, login, &self.cluster_name(&service.short_name)).await?)
+    }
+
+    /// The version of the server that answered, if it is the right one.
+    fn proven(
+        &self,
+        service: &Service,
+        answer: Probe<Result<Identity, Denied>>,
+    ) -> Result<Probe<Result<String, Denied>>> {
+        Ok(match answer {
+            Probe::Ready(Ok(identity)) if identity.cluster_name != self.cluster_name(&service.short_name) => {
+                bail!(self.stranger(service, &identity.cluster_name))
+            }
+            Probe::Ready(answer) => Probe::Ready(answer.map(|identity| identity.version)),
+            Probe::NotYet(status) => Probe::NotYet(status),
         })
     }
 
@@ -492,6 +554,15 @@ impl Docker<'_> {
         changed.extend(made.map(str::to_owned));
         Ok(changed)
     }
+}
+
+/// What a database server is asked.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    /// Who it is, and to make its database: its data are a copy that has none yet.
+    Settle,
+    /// Whether it answers as every client would ask.
+    Answer,
 }
 
 /// The container of a service has ended.

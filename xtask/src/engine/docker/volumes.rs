@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use super::containers::PROJECT_LABEL;
 use super::images::Image;
 use crate::engine::postgres::{Login, SPARE_DATABASE};
 use crate::files;
-use crate::instance::Identity;
+use crate::instance::{Identity, random_id};
 use crate::render::compose::volume_target;
 use crate::stack::Service;
 use crate::stack::model::initdb_locale;
@@ -32,6 +33,8 @@ pub const SERVICE_LABEL: &str = "cargo-xtask.service";
 /// PostgreSQL: the role that initdb made.
 pub const SUPERUSER_LABEL: &str = "cargo-xtask.superuser";
 const TEMPLATE_LABEL: &str = "cargo-xtask.template";
+/// The end of the name of an empty volume that says of a template that it is whole.
+const MARK: &str = "-whole";
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -74,6 +77,11 @@ impl NewVolume {
             Some(postgres) => new.label(SUPERUSER_LABEL, &postgres.user),
             None => new,
         })
+    }
+
+    /// Where the engine's own driver keeps it below the engine's `root`: on this machine, if the engine is here.
+    pub fn folder(&self, root: &Path) -> PathBuf {
+        root.join("volumes").join(&self.name).join("_data")
     }
 
     fn label(mut self, name: &str, value: impl Into<String>) -> NewVolume {
@@ -121,7 +129,7 @@ pub async fn look_into(names: &[String], image: &str, container: &str) -> Result
     }
     let mounts = names.iter().enumerate().map(|(index, name)| format!("{name}:/v/{index}:ro")).collect::<Vec<_>>();
     let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--volume", mount]).collect();
-    let ran = container_with("run", container, &arguments, image, LOOK, &[], Input::Text(String::new())).await?;
+    let ran = container_with("run", container, &arguments, image, LOOK, &[]).await?;
     let mut found = BTreeMap::new();
     for line in client::checked(ran)?.lines() {
         let (index, content) =
@@ -157,18 +165,20 @@ pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option
     let locale = initdb_locale(major).join(" ");
     let key = files::short_hash([&image.id, &login.user, &login.password, &locale, SPARE_DATABASE, INITIALISE]);
     let name = format!("cargo-xtask-template-{major}-{key}");
-    let path = cache_folder().join("docker").join(&name);
-    files::create_folder(&cache_folder().join("docker"))?;
-    let _lock = lock_beside(&path).await?;
-    // Made, and whole: the note is written after the container's work is done.
-    let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
-    let made = volumes.first().map(|volume| volume.created_at.to_string());
-    if made.is_some() && files::read_json::<String>(&path)? == made {
-        return Ok(Some(name));
-    }
-    if made.is_some() {
-        client::ask(&["rm", "--force", &name]).await?;
-        client::ask(&["volume", "rm", "--force", &name]).await?;
+    let folder = cache_folder().join("docker");
+    files::create_folder(&folder)?;
+    let _lock = lock_beside(&folder.join(&name)).await?;
+    // The mark is made after the container's work is done. It is on the engine as well, so that everybody who uses it sees it.
+    let mark = format!("{name}{MARK}");
+    let volumes: Vec<Volume> = client::inspect("volume", &[name.clone(), mark.clone()]).await?;
+    let named = |name: &String| volumes.iter().find(|volume| volume.name == *name);
+    match (named(&name), named(&mark)) {
+        (Some(template), Some(mark)) if mark.created_at >= template.created_at => return Ok(Some(name)),
+        (None, None) => {}
+        _ => {
+            client::ask(&["rm", "--force", &name]).await?;
+            client::ask(&["volume", "rm", "--force", &mark, &name]).await?;
+        }
     }
     let label = format!("{TEMPLATE_LABEL}={major}");
     client::ask(&["volume", "create", "--label", &label, &name]).await?;
@@ -177,20 +187,9 @@ pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option
     let environment =
         [("XTASK_USER", login.user.as_str()), ("XTASK_PASSWORD", &login.password), ("XTASK_INITDB", &initdb_arguments)];
     let arguments = ["--user", "postgres", "--volume", &mount];
-    let ran = container_with(
-        "run",
-        &name,
-        &arguments,
-        &image.reference,
-        INITIALISE,
-        &environment,
-        Input::Text(String::new()),
-    )
-    .await?;
+    let ran = container_with("run", &name, &arguments, &image.reference, INITIALISE, &environment).await?;
     client::checked(ran).context("cannot initialise a PostgreSQL cluster in a container")?;
-    let volumes: Vec<Volume> = client::inspect("volume", std::slice::from_ref(&name)).await?;
-    let made = volumes.first().context("the template is gone")?.created_at.to_string();
-    files::write_json(&path, &made)?;
+    client::ask(&["volume", "create", "--label", &label, &mark]).await?;
     Ok(Some(name))
 }
 
@@ -216,7 +215,10 @@ pub async fn make(
     mounts.extend(targets.iter().enumerate().map(|(index, volume)| volume.mount(&format!("/to/{index}"))));
     mounts.extend(others.iter().enumerate().map(|(index, volume)| volume.mount(&format!("/other/{index}"))));
     let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--mount", mount]).collect();
-    let ran = container_with("create", container, &arguments, image, COPY, &[], Input::Text(String::new())).await?;
+    // Where on the disk a copy goes hangs on the name it has at first.
+    let environment = [("XTASK_COPY", random_id()?)];
+    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let ran = container_with("create", container, &arguments, image, COPY, &environment).await?;
     client::checked(ran).map(drop)
 }
 
@@ -239,14 +241,15 @@ owner=$(stat -c %u:%g /template)
 mode=$(stat -c %a /template)
 copy() (
   to=$1
-  trap 'rm -rf "$to/.copying"' EXIT
+  copying=$to/.copying-$XTASK_COPY
+  trap 'rm -rf "$copying"' EXIT
   find "$to" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
-  mkdir "$to/.copying"
-  cp -a /template/. "$to/.copying/"
-  for entry in "$to/.copying"/*; do
+  mkdir "$copying"
+  cp -a /template/. "$copying/"
+  for entry in "$copying"/*; do
     [ "${entry##*/}" = PG_VERSION ] || mv "$entry" "$to/"
   done
-  [ ! -e "$to/.copying/PG_VERSION" ] || mv "$to/.copying/PG_VERSION" "$to/"
+  [ ! -e "$copying/PG_VERSION" ] || mv "$copying/PG_VERSION" "$to/"
   chown "$owner" "$to"
   chmod "$mode" "$to"
 )
@@ -258,6 +261,49 @@ done
 for one in $copies; do wait "$one"; done
 "#;
 
+/// Volumes that an upgrade has put aside: their old name, and that the data are of another major version.
+const ASIDE_LABEL: &str = "cargo-xtask.aside-of";
+
+/// Those of a project.
+pub async fn aside(project: &str) -> Result<Vec<Volume>> {
+    let all = with_label(ASIDE_LABEL).await?;
+    let of_project =
+        |volume: &Volume| volume.label(ASIDE_LABEL).is_some_and(|of| of.starts_with(&format!("{project}_")));
+    Ok(all.into_iter().filter(of_project).collect())
+}
+
+/// Copies a volume whole, and only then empties it: what was in it is in `<name>-<major>` from now on.
+pub async fn put_aside(new: &NewVolume, major: u32, image: &str, container: &str) -> Result<()> {
+    let aside = format!("{}-{major}", new.name);
+    let label = |name: &str| new.labels.iter().find(|(label, _)| label == name).map_or("", |(_, value)| value.as_str());
+    let labels = [
+        format!("{ASIDE_LABEL}={}", new.name),
+        format!("{INSTANCE_LABEL}={}", label(INSTANCE_LABEL)),
+        format!("{SERVICE_LABEL}={}", label(SERVICE_LABEL)),
+    ];
+    let mut words = vec!["volume", "create"];
+    words.extend(labels.iter().flat_map(|label| ["--label", label]));
+    words.push(&aside);
+    client::ask(&words).await?;
+    let mounts = [format!("{}:/from", new.name), format!("{aside}:/to")];
+    let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--volume", mount]).collect();
+    let ran = container_with("run", container, &arguments, image, ASIDE, &[]).await?;
+    client::checked(ran).with_context(|| format!("cannot put the volume `{}` aside", new.name))?;
+    Ok(())
+}
+
+/// A copy that was interrupted is begun anew; one that is whole has its mark, and nothing is copied over it.
+const ASIDE: &str = r#"
+set -eu
+if [ ! -e /to/.whole ]; then
+  find /to -mindepth 1 -exec rm -rf {} +
+  cp -a /from/. /to/
+  sync
+  touch /to/.whole
+fi
+find /from -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
+"#;
+
 /// `run` or `create` of a container for one script. Its name keeps a second one, or one that outlived its helper, from
 /// working on the same volumes.
 async fn container_with(
@@ -267,9 +313,7 @@ async fn container_with(
     image: &str,
     script: &str,
     environment: &[(&str, &str)],
-    input: Input,
 ) -> Result<Ran> {
-    client::ask(&["rm", "--force", "--volumes", name]).await?;
     let mut words = vec![verb, "--rm", "--name", name, "--pull", "never", "--network", "none", "--entrypoint", "sh"];
     if !arguments.contains(&"--user") {
         words.extend(["--user", "0"]);
@@ -279,5 +323,10 @@ async fn container_with(
     }
     words.extend(arguments);
     words.extend([image, "-c", script]);
-    client::docker_with(&words, environment, input).await
+    let ran = client::docker_with(&words, environment, Input::Text(String::new())).await?;
+    if ran.status.success() || !ran.stderr.contains("is already in use by container") {
+        return Ok(ran);
+    }
+    client::ask(&["rm", "--force", "--volumes", name]).await?;
+    client::docker_with(&words, environment, Input::Text(String::new())).await
 }

@@ -14,9 +14,10 @@ pub mod start;
 pub mod stop;
 pub mod template;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::limits;
 use super::plan::{Action, Started, Step, why_changed};
@@ -32,6 +33,9 @@ use programs::{Missing, Programs};
 use record::Record;
 use servers::Blueprint;
 use start::Starter;
+
+/// What the name of a folder with the data of an older major version begins with.
+const ASIDE: &str = "data-";
 
 /// The engine for one instance.
 #[derive(Debug)]
@@ -88,7 +92,10 @@ impl Native<'_> {
             Seen::Stopped | Seen::Died(_) => return Action::Start,
             Seen::Running(record) => record,
         };
-        let is_as_wanted = record.fingerprint == blueprint.fingerprint;
+        // Data of another major version are refused where everything is looked at before something starts.
+        let found = start::data_major(&servers::data_folder(self.instance, &service.short_name));
+        let is_of_major = service.postgres().is_none_or(|postgres| found.is_none_or(|found| found == postgres.major));
+        let is_as_wanted = record.fingerprint == blueprint.fingerprint && is_of_major;
         let login_is_as_wanted = record.login == blueprint.login;
         let running = Box::new(self.server(record));
         match (sockets_are_there, is_as_wanted, login_is_as_wanted) {
@@ -156,6 +163,35 @@ impl Native<'_> {
             result
         });
         Ok(futures_util::future::join_all(all).await)
+    }
+
+    /// Puts the data of a service that does not run aside, for good.
+    pub fn put_aside(&self, short_name: &str, major: u32) -> Result<()> {
+        let data = servers::data_folder(self.instance, short_name);
+        // Where it was done before an interruption, the data are a new server's.
+        if start::data_major(&data) != Some(major) {
+            return Ok(());
+        }
+        let aside = self.aside_folder(short_name, major);
+        std::fs::rename(&data, &aside).with_context(|| format!("cannot put `{}` aside", data.display()))?;
+        files::sync_folder(&self.instance.service_folder(short_name))
+    }
+
+    fn aside_folder(&self, short_name: &str, major: u32) -> PathBuf {
+        servers::data_folder(self.instance, short_name).with_file_name(format!("{ASIDE}{major}"))
+    }
+
+    /// What was put aside of each service.
+    pub fn aside(&self) -> Result<Vec<(String, PathBuf)>> {
+        let mut aside = Vec::new();
+        for name in self.all_services()? {
+            let folder = self.instance.service_folder(&name);
+            let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
+            let is_aside =
+                |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(ASIDE));
+            aside.extend(entries.flatten().map(|entry| entry.path()).filter(is_aside).map(|path| (name.clone(), path)));
+        }
+        Ok(aside)
     }
 
     /// Every service that has data, a record or a server.

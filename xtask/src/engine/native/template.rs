@@ -60,11 +60,7 @@ fn initialise(bin: &Path, superuser: &str, locale: &[&str], user: Option<&Server
     let prefix = format!("{}.making-", name.to_string_lossy());
     // The lock is held: what has such a name was left by a killed run. A new name each time, since an initdb that
     // outlived its helper may still be writing to the old one.
-    for leftover in std::fs::read_dir(parent)?.flatten() {
-        if leftover.file_name().to_string_lossy().starts_with(&prefix) {
-            files::remove_folder(&leftover.path())?;
-        }
-    }
+    files::remove_leftovers(parent, &prefix)?;
     let making = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
     let making = making.path();
     if let Some(user) = user {
@@ -91,23 +87,28 @@ fn initialise(bin: &Path, superuser: &str, locale: &[&str], user: Option<&Server
 
 /// Copies an initialised cluster to `target`, which appears whole or not at all.
 pub fn copy(template: &Path, target: &Path, user: Option<&ServerUser>) -> Result<()> {
-    let copying = target.with_added_extension("copying");
-    files::remove_folder(&copying)?;
-    let copied = copy_folder(template, &copying, user).and_then(|()| Ok(std::fs::rename(&copying, target)?));
-    if let Err(error) = copied {
-        files::remove_folder(&copying)?;
-        return Err(error.context(format!("cannot make the data directory `{}`", target.display())));
-    }
-    Ok(())
+    let (parent, name) = (target.parent().unwrap_or(Path::new("/")), target.file_name().unwrap_or_default());
+    let prefix = format!("{}.copying-", name.to_string_lossy());
+    files::remove_leftovers(parent, &prefix)?;
+    files::keep_apart(parent);
+    // A name of its own each time: where on the disk the copy goes hangs on it.
+    let copy = || -> Result<()> {
+        let copying = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
+        copy_folder(template, copying.path(), user)?;
+        Ok(std::fs::rename(copying.path(), target)?)
+    };
+    copy().with_context(|| format!("cannot make the data directory `{}`", target.display()))
 }
 
 fn copy_folder(from: &Path, to: &Path, user: Option<&ServerUser>) -> Result<()> {
-    std::fs::create_dir(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         match entry.file_type()? {
-            kind if kind.is_dir() => copy_folder(&source, &target, user)?,
+            kind if kind.is_dir() => {
+                std::fs::create_dir(&target)?;
+                copy_folder(&source, &target, user)?;
+            }
             _ => {
                 copy_file(&source, &target)?;
                 give(&target, user)?;

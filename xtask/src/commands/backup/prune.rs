@@ -1,0 +1,178 @@
+//! `cargo xtask backup prune`: removes the backups that no rule keeps, and what interrupted ones have left.
+
+use anyhow::Result;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::list::names;
+use super::store;
+use crate::cli::BackupPruneArgs;
+use crate::context::Context;
+use crate::data::backup::manifest::Manifest;
+use crate::data::backup::retention::{self, Candidate, State, Verdict};
+use crate::data::backup::store::{Kept, Partial, Store};
+use crate::stack::manifest::Backup as Rule;
+use crate::ui::{self, Exit, failure, paint, table, units};
+
+/// What is to be done; the dry run prints it, and the run walks it.
+#[derive(Debug)]
+struct Plan {
+    backups: Vec<Decided>,
+    /// Left by interrupted runs.
+    partials: Vec<Partial>,
+}
+
+#[derive(Debug)]
+struct Decided {
+    kept: Kept,
+    bytes: u64,
+    verdict: Verdict,
+}
+
+pub async fn run(cx: &Context, args: &BackupPruneArgs) -> Result<Exit> {
+    // What is being written now is no leftover: nobody writes while this holds the lock.
+    let _lock = cx.lock().await?;
+    let store = store(cx, args.at.as_deref())?;
+    let plan = plan(&store, &names(cx, &store, &args.names)?, &rule(cx.stack.backup, args))?;
+    if args.json {
+        ui::json(&as_json(cx, args, &plan))?;
+    } else if args.dry_run {
+        ui::data(&plan.rendered())?;
+    } else {
+        ui::tell(plan.rendered());
+    }
+    let removed = plan.removed();
+    if args.dry_run {
+        ui::tell(plan.summary("would go", "would stay"));
+        return Ok(Exit::Done);
+    }
+    if removed.is_empty() && plan.partials.is_empty() {
+        ui::tell(plan.summary("went", "stay"));
+        return Ok(Exit::Done);
+    }
+    if !args.yes && !removed.is_empty() {
+        let mut words = vec!["cargo xtask backup prune".to_owned()];
+        words.extend(args.names.iter().cloned());
+        words.extend(args.at.iter().map(|at| format!("--at '{}'", at.display())));
+        cx.agree(&format!("{} --yes{}", words.join(" "), cx.stack_option()), "nothing was removed").await?;
+    }
+    let mut errors = Vec::new();
+    // One that cannot be removed is no reason to keep the others.
+    errors.extend(plan.partials.iter().filter_map(|partial| partial.remove().err()));
+    errors.extend(removed.iter().filter_map(|decided| decided.kept.remove().err()));
+    failure::all_of(errors, Exit::Failed, |count| format!("{count} backups could not be removed"))?;
+    ui::tell(plan.summary("went", "stay"));
+    Ok(Exit::Done)
+}
+
+/// The manifest's rule, with what the person says otherwise.
+fn rule(written: Rule, args: &BackupPruneArgs) -> Rule {
+    Rule {
+        keep_last: args.keep_last.unwrap_or(written.keep_last),
+        keep_daily: args.keep_daily.unwrap_or(written.keep_daily),
+        keep_weekly: args.keep_weekly.unwrap_or(written.keep_weekly),
+        keep_monthly: args.keep_monthly.unwrap_or(written.keep_monthly),
+    }
+}
+
+fn plan(store: &Store, names: &[String], rule: &Rule) -> Result<Plan> {
+    let mut backups = Vec::new();
+    for name in names {
+        let all: Vec<(Kept, Result<Manifest>)> =
+            store.list(name)?.into_iter().map(|kept| (kept.clone(), kept.manifest())).collect();
+        let candidates: Vec<Candidate> = all.iter().map(|(kept, manifest)| candidate(kept, manifest)).collect();
+        let verdicts = retention::decide(rule, &candidates, &TimeZone::system());
+        backups.extend(all.into_iter().zip(verdicts).map(|((kept, manifest), verdict)| {
+            let bytes = manifest.as_ref().map_or(0, Manifest::bytes);
+            Decided { kept, bytes, verdict }
+        }));
+    }
+    Ok(Plan { backups, partials: store.partials(names)? })
+}
+
+fn candidate(kept: &Kept, manifest: &Result<Manifest>) -> Candidate {
+    let state = match (manifest, kept.verified()) {
+        (Err(_), _) => State::Broken,
+        (Ok(_), Some(_)) => State::Verified,
+        (Ok(_), None) => State::Unverified,
+    };
+    let taken = manifest.as_ref().map(|manifest| manifest.taken).ok();
+    Candidate { taken: taken.or(kept.time()).unwrap_or_default(), state }
+}
+
+impl Plan {
+    fn removed(&self) -> Vec<&Decided> {
+        self.backups.iter().filter(|decided| decided.verdict == Verdict::Remove).collect()
+    }
+
+    fn rendered(&self) -> String {
+        let mut rows: Vec<Vec<String>> = self
+            .backups
+            .iter()
+            .map(|Decided { kept, bytes, verdict }| {
+                let (word, why) = match verdict {
+                    Verdict::Keep(reasons) => (
+                        paint(ui::GOOD, "keep"),
+                        reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                    ),
+                    Verdict::Remove => (paint(ui::WARNING, "remove"), String::new()),
+                    Verdict::Broken => (
+                        paint(ui::BAD, "broken"),
+                        format!("left alone: `cargo xtask backup show {}` says why", kept.shown()),
+                    ),
+                };
+                let size = if *verdict == Verdict::Broken { String::new() } else { units::megabytes(*bytes) };
+                vec![kept.name.clone(), kept.backup.clone(), size, word, why]
+            })
+            .collect();
+        rows.extend(self.partials.iter().map(|partial| {
+            vec![
+                partial.name.clone(),
+                partial.shown.clone(),
+                String::new(),
+                paint(ui::WARNING, "remove"),
+                "left by an interrupted run".to_owned(),
+            ]
+        }));
+        table::columns(rows, &[2])
+    }
+
+    /// `2 backups went, up to 12.4 MB; 7 stay; 1 is broken`.
+    fn summary(&self, gone: &str, rest: &str) -> String {
+        let removed = self.removed();
+        let kept = self.backups.iter().filter(|decided| matches!(decided.verdict, Verdict::Keep(_))).count();
+        let broken = self.backups.len() - removed.len() - kept;
+        let mut words = match removed.len() {
+            0 => vec![format!("nothing to remove; {} {rest}", units::plural(kept, "backup"))],
+            count => {
+                let bytes = units::megabytes(removed.iter().map(|decided| decided.bytes).sum());
+                vec![format!("{} {gone}, up to {bytes}", units::plural(count, "backup")), format!("{kept} {rest}")]
+            }
+        };
+        if !self.partials.is_empty() {
+            words.push(format!("{} {gone}", units::plural(self.partials.len(), "leftover")));
+        }
+        if broken > 0 {
+            words.push(format!("{broken} broken, left alone"));
+        }
+        format!("\n{}", words.join("; "))
+    }
+}
+
+fn as_json(cx: &Context, args: &BackupPruneArgs, plan: &Plan) -> Value {
+    let backups = plan.backups.iter().map(|Decided { kept, bytes, verdict }| {
+        let (word, reasons) = match verdict {
+            Verdict::Keep(reasons) => ("keep", reasons.as_slice()),
+            Verdict::Remove => ("remove", &[][..]),
+            Verdict::Broken => ("broken", &[][..]),
+        };
+        json!({ "name": kept.name, "backup": kept.backup, "bytes": bytes, "verdict": word, "reasons": reasons })
+    });
+    let leftovers = plan.partials.iter().map(|partial| json!({ "name": partial.name, "folder": partial.shown }));
+    json!({
+        "stack": cx.stack.name,
+        "dry_run": args.dry_run,
+        "backups": backups.collect::<Vec<_>>(),
+        "leftovers": leftovers.collect::<Vec<_>>(),
+    })
+}

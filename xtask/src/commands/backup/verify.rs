@@ -1,0 +1,118 @@
+//! `cargo xtask backup verify`: proves backups, by reading them or by a restore for a try.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::list::names;
+use super::{opened_by, sources};
+use crate::cli::BackupVerifyArgs;
+use crate::commands::restore::{open, places};
+use crate::context::Context;
+use crate::data::backup::manifest::Manifest;
+use crate::data::backup::seal::Age;
+use crate::data::backup::store::{Kept, Verified};
+use crate::data::backup::verify;
+use crate::data::restore::database::{self, Place};
+use crate::engine::Engine;
+use crate::instance::lock::Lock;
+use crate::ui::progress::Waiting;
+use crate::ui::{self, Exit, Failure, failure, table, units};
+
+pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
+    let (store, seal) = sources(cx, &args.place)?;
+    let mut all: Vec<Kept> = Vec::new();
+    for name in names(cx, &store, &args.names)? {
+        match args.every {
+            true => all.extend(store.list(&name)?),
+            false => all.push(store.find(&name, &args.backup)?),
+        }
+    }
+    let (mut rows, mut results, mut errors) = (Vec::new(), Vec::<Value>::new(), Vec::new());
+    let seal = seal.map(Arc::new);
+    let tried = match args.restore {
+        true => Some(Tried::new(cx).await?),
+        false => None,
+    };
+    for kept in &all {
+        let waiting = Waiting::new(format!("reading {}", kept.shown()));
+        let read = read(kept, seal.as_deref());
+        drop(waiting);
+        let proven = match (read, &tried) {
+            (Ok(manifest), Some(tried)) if manifest.database().is_some() => {
+                tried.restore(kept, &manifest, seal.as_ref()).await.map(|()| (manifest, true))
+            }
+            (read, _) => read.map(|manifest| (manifest, false)),
+        };
+        match proven {
+            Ok((manifest, was_restored)) => {
+                let verified = Verified { at: Timestamp::now(), was_restored };
+                kept.note_verified(&verified)?;
+                results.push(json!({ "name": kept.name, "backup": kept.backup, "verified": verified }));
+                let bytes = units::megabytes(manifest.bytes());
+                let how = if was_restored { "restored, and the same" } else { "as it was written" };
+                rows.push(vec![kept.name.clone(), kept.backup.clone(), bytes, ui::paint(ui::GOOD, how)]);
+            }
+            Err(error) => {
+                kept.forget_verified()?;
+                results.push(json!({ "name": kept.name, "backup": kept.backup, "error": format!("{error:#}") }));
+                rows.push(vec![kept.name.clone(), kept.backup.clone(), String::new(), ui::paint(ui::BAD, "broken")]);
+                errors.push(error);
+            }
+        }
+    }
+    if args.json {
+        ui::json(&json!({ "stack": cx.stack.name, "backups": results }))?;
+    }
+    ui::tell(table::columns(rows, &[2]));
+    failure::all_of(errors, Exit::Found, |count| format!("{count} backups are broken"))?;
+    ui::tell(format!("\n{} verified", units::plural(all.len(), "backup")));
+    Ok(Exit::Done)
+}
+
+/// Every byte, and what it decodes to where it can be opened here.
+fn read(kept: &Kept, seal: Option<&Age>) -> Result<Manifest> {
+    match kept.manifest().and_then(|manifest| opened_by(&manifest, seal)) {
+        Ok(seal) => verify::content(kept, seal),
+        Err(_) => verify::bytes(kept),
+    }
+}
+
+/// The servers that backups are restored into for a try.
+struct Tried {
+    places: Vec<Place>,
+    _lock: Lock,
+}
+
+impl Tried {
+    async fn new(cx: &Context) -> Result<Tried> {
+        let hint = format!("`cargo xtask up{}`", cx.stack_option());
+        let Some(instance) = cx.instance()? else {
+            bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
+        };
+        let lock = cx.lock().await?;
+        let running = Engine::of(&cx.repository, &cx.stack, &instance).running(&cx.stack).await?;
+        let databases = cx.stack.databases().map(|(service, _)| service.short_name.clone());
+        let names: Vec<String> =
+            databases.filter(|name| running.iter().any(|server| server.service == *name)).collect();
+        if names.is_empty() {
+            bail!(Failure::new(Exit::Failed, "no database is running to restore into").hint(hint));
+        }
+        Ok(Tried { places: places(cx, &instance, &names).await?, _lock: lock })
+    }
+
+    /// Restores into a database of its own, which goes away again.
+    async fn restore(&self, kept: &Kept, manifest: &Manifest, seal: Option<&Arc<Age>>) -> Result<()> {
+        let place = self.places.iter().find(|place| place.name == kept.name);
+        let place = place
+            .with_context(|| format!("`{}` is not running, so its backup cannot be restored for a try", kept.name))?;
+        let source = database::source(kept.clone(), open(manifest, seal)?).await?;
+        let ready = database::prepare_all(&[source], std::slice::from_ref(place), "restoring for a try").await;
+        for ready in ready.with_context(|| format!("backup `{}` of `{}` cannot be restored", kept.backup, kept.name))? {
+            ready.side.remove().await?;
+        }
+        Ok(())
+    }
+}

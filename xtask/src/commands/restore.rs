@@ -1,0 +1,375 @@
+//! `cargo xtask restore`: brings back what a backup holds. Each database is restored beside the live one and compared with the
+//! backup's evidence; then it takes the live one's place, which is kept.
+
+mod beside;
+mod foreign;
+mod old;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use archive::part::Seal;
+use serde_json::{Value, json};
+
+use super::backup::{Order, asked, opened_by, sources, take_set};
+use crate::cli::RestoreArgs;
+use crate::context::{Context, unknown};
+use crate::data::backup::manifest::{self, Manifest, Subject};
+use crate::data::backup::seal::Age;
+use crate::data::backup::store::{Kept, Store};
+use crate::data::restore::database::{self, Place, Ready};
+use crate::data::restore::load::Source;
+use crate::data::restore::redis;
+use crate::data::restore::swap::{self, Connected};
+use crate::data::target;
+use crate::engine::clients::Clients;
+use crate::engine::server::Server;
+use crate::engine::{Engine, pubsub};
+use crate::instance::Instance;
+use crate::instance::known::Known;
+use crate::stack::model::{PubSub, Subscription, Topic};
+use crate::stack::{Kind, Service};
+use crate::ui::{self, Exit, Failure, table, units};
+
+/// The label of what is backed up because a restore is about to replace it.
+const BEFORE_RESTORE: &str = "before-restore";
+
+pub async fn run(cx: &Context, args: &RestoreArgs) -> Result<Exit> {
+    let begun = Instant::now();
+    let Some(instance) = cx.instance()? else {
+        let hint = format!("`cargo xtask up{}`", cx.stack_option());
+        bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
+    };
+    let _lock = cx.lock().await?;
+    if args.undo {
+        return old::undo(cx, args, &instance).await;
+    }
+    if args.drop_old {
+        return old::drop_old(cx, args, &instance).await;
+    }
+    if let Some(file) = &args.from {
+        return foreign::run(cx, args, &instance, &cx.folder.join(file)).await;
+    }
+    let (store, seal) = sources(cx, &args.place)?;
+    let seal = seal.map(Arc::new);
+    let wanted: Vec<Kept> = match (name(args), &args.name) {
+        (Some(name), _) => vec![store.find(&service(cx, name)?.short_name, &args.backup)?],
+        (None, backup) => whole_set(cx, &store, backup.as_deref().unwrap_or("latest"))?,
+    };
+    let set = Members::find(cx, &instance, wanted, seal.as_ref()).await?;
+    if args.table.is_some() || args.into.is_some() {
+        return beside::run(cx, args, &set).await;
+    }
+    for place in &set.places {
+        server(place).check_clients(&place.login.database, connected(args)).await?;
+    }
+    let ready = database::prepare_all(&set.sources, &set.places, "restoring").await?;
+    let redis = match &set.redis {
+        Some((kept, server)) => {
+            let opened = open(&kept.manifest()?, seal.as_ref())?;
+            Some((redis::prepare(kept, opened, server, &instance).await?, server))
+        }
+        None => None,
+    };
+    for place in &set.places {
+        server(place).check_clients(&place.login.database, connected(args)).await?;
+    }
+    Known::forget(&instance)?;
+    let swapped = swap_all(&set.sources, &set.places, ready).await?;
+    let mut others = Vec::new();
+    if let (Some((side, server)), Some((kept, _))) = (redis, &set.redis) {
+        keep_redis(cx, &instance).await?;
+        let keys = side.keys;
+        side.swap(server.port).await?;
+        others.push(vec![
+            kept.name.clone(),
+            kept.backup.clone(),
+            String::new(),
+            format!("{} keys", units::count(keys)),
+        ]);
+    }
+    if let Some((kept, wanted, port)) = set.pubsub {
+        let topics = units::plural(wanted.topics.len(), "topic");
+        pubsub::create_topics(port, wanted).await?;
+        others.push(vec![kept.name.clone(), kept.backup.clone(), topics]);
+    }
+    report(cx, args, &set.sources, &swapped, others, begun)
+}
+
+/// What is restored, each with where it goes.
+struct Members {
+    sources: Vec<Source>,
+    places: Vec<Place>,
+    redis: Option<(Kept, Server)>,
+    pubsub: Option<(Kept, PubSub, u16)>,
+}
+
+impl Members {
+    /// Reads and proves the backups; what the stack no longer has is left out.
+    async fn find(cx: &Context, instance: &Instance, wanted: Vec<Kept>, seal: Option<&Arc<Age>>) -> Result<Members> {
+        let position = |kept: &Kept| cx.stack.services.iter().position(|service| service.short_name == kept.name);
+        let mut wanted: Vec<(usize, Kept)> =
+            wanted.into_iter().filter_map(|kept| position(&kept).map(|position| (position, kept))).collect();
+        wanted.sort_by_key(|(position, _)| *position);
+        let running = Engine::of(&cx.repository, &cx.stack, instance).running(&cx.stack).await?;
+        let server = |name: &str| match running.iter().find(|server| server.service == name) {
+            Some(server) => Ok(server.clone()),
+            None => bail!(
+                Failure::new(Exit::Failed, format!("`{name}` is not running"))
+                    .hint(format!("`cargo xtask up {name}{}`", cx.stack_option()))
+            ),
+        };
+        let mut members = Members { sources: Vec::new(), places: Vec::new(), redis: None, pubsub: None };
+        for (position, kept) in wanted {
+            let manifest = kept.manifest()?;
+            match (&cx.stack.services[position].kind, &manifest.subject) {
+                (Kind::Postgres(_), Subject::Database(_)) => {
+                    members.sources.push(database::source(kept, open(&manifest, seal)?).await?);
+                }
+                (Kind::Redis(_), Subject::Redis(_)) => {
+                    let server = server(&kept.name)?;
+                    members.redis = Some((kept, server));
+                }
+                (Kind::PubSub(_), Subject::PubSub(topics)) => {
+                    let server = server(&kept.name)?;
+                    members.pubsub = Some((kept, model_of(topics, server.project.as_deref()), server.port));
+                }
+                _ => bail!(Failure::new(Exit::Refused, format!("`{}` is a backup of something else", kept.shown()))),
+            }
+        }
+        let names: Vec<String> = members.sources.iter().map(|source| source.kept.name.clone()).collect();
+        members.places = places(cx, instance, &names).await?;
+        Ok(members)
+    }
+}
+
+/// Topics as the emulator is asked to make them, in the project that it has now.
+fn model_of(topics: &manifest::PubSub, project: Option<&str>) -> PubSub {
+    PubSub {
+        project: project.unwrap_or(&topics.project).to_owned(),
+        topics: topics.topics.iter().map(|id| Topic { id: id.clone(), events: Vec::new() }).collect(),
+        subscriptions: topics
+            .subscriptions
+            .iter()
+            .map(|one| Subscription {
+                id: one.id.clone(),
+                topic: one.topic.clone(),
+                application: String::new(),
+                ordering: one.ordering,
+            })
+            .collect(),
+    }
+}
+
+/// A server of Redis has no second database to swap with: what it has is backed up first, and `--undo` restores that.
+async fn keep_redis(cx: &Context, instance: &Instance) -> Result<()> {
+    let services: Vec<&Service> = cx.stack.services.iter().filter(|one| matches!(one.kind, Kind::Redis(_))).collect();
+    let store = Store::of(&cx.repository, &cx.stack.name);
+    take_set(cx, instance, &store, &Order::full(&services, Some(BEFORE_RESTORE))).await?;
+    Ok(())
+}
+
+fn connected(args: &RestoreArgs) -> Connected {
+    if args.force { Connected::Cut } else { Connected::Refuse }
+}
+
+/// The database that is asked for; with `--all` there is none.
+fn name(args: &RestoreArgs) -> Option<&String> {
+    args.name.as_ref().filter(|_| !args.all)
+}
+
+/// The service of that name that can have backups.
+fn service<'a>(cx: &'a Context, name: &String) -> Result<&'a Service> {
+    match asked(cx, std::slice::from_ref(name))?[..] {
+        [service] => Ok(service),
+        _ => bail!(Failure::new(Exit::Usage, format!("`{name}` is not one service"))),
+    }
+}
+
+/// The latest set that has every database of the stack, or the one of that name; with all its members.
+fn whole_set(cx: &Context, store: &Store, asked: &str) -> Result<Vec<Kept>> {
+    let mut all = Vec::new();
+    for name in store.names()? {
+        all.extend(store.list(&name)?);
+    }
+    let mut names: Vec<&str> = all.iter().map(|kept| kept.backup.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let has = |name: &str, backup: &str| all.iter().any(|kept| kept.name == name && kept.backup == backup);
+    let is_whole = |backup: &&str| cx.stack.databases().all(|(service, _)| has(&service.short_name, backup));
+    let fitting: Vec<&str> = match asked {
+        "latest" => names.iter().copied().rfind(is_whole).into_iter().collect(),
+        asked => names.iter().copied().filter(|name| name.starts_with(asked)).collect(),
+    };
+    let chosen = match fitting[..] {
+        [one] => one.to_owned(),
+        [] if asked == "latest" => {
+            let title = format!("there is no backup of all databases of {}", cx.stack.name);
+            bail!(
+                Failure::new(Exit::Failed, title)
+                    .hint(format!("`cargo xtask backup --all{}` takes one", cx.stack_option()))
+            )
+        }
+        [] => bail!(unknown("backup", asked, names)),
+        _ => bail!(
+            Failure::new(Exit::Usage, format!("`{asked}` begins several backups"))
+                .body(format!("  {}", fitting.join("\n  ")))
+        ),
+    };
+    let members: Vec<Kept> = all.into_iter().filter(|kept| kept.backup == chosen).collect();
+    let expected = match members.first() {
+        Some(first) => first.manifest()?.set.members,
+        None => Vec::new(),
+    };
+    let missing: Vec<&String> = expected.iter().filter(|name| members.iter().all(|kept| kept.name != **name)).collect();
+    if !missing.is_empty() {
+        let missing = missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        bail!(
+            Failure::new(Exit::Refused, format!("the set `{chosen}` is not whole: {missing} is not there"))
+                .hint("restore its members one by one, or another set: `cargo xtask backup list`")
+        );
+    }
+    Ok(members)
+}
+
+/// What opens the parts of a backup on other threads.
+pub fn open(manifest: &Manifest, seal: Option<&Arc<Age>>) -> Result<Option<Arc<dyn Seal + Send + Sync>>> {
+    opened_by(manifest, seal.map(Arc::as_ref))?;
+    Ok(seal.filter(|_| manifest.is_encrypted).map(|age| Arc::clone(age) as Arc<dyn Seal + Send + Sync>))
+}
+
+/// Where the databases of these names are, each proven to be the right one.
+pub async fn places(cx: &Context, instance: &Instance, names: &[String]) -> Result<Vec<Place>> {
+    let engine = Engine::of(&cx.repository, &cx.stack, instance);
+    let targets = target::open(&engine, &cx.stack, names).await?;
+    let running = engine.running(&cx.stack).await?;
+    let mut places = Vec::new();
+    for name in names {
+        let target = targets.iter().find(|target| target.name() == name);
+        let server = running.iter().find(|server| server.service == *name);
+        let (Some(target), Some(server)) = (target, server) else {
+            bail!(
+                Failure::new(Exit::Failed, format!("`{name}` is not running")).hint(format!("`cargo xtask up {name}`"))
+            );
+        };
+        places.push(Place {
+            name: name.clone(),
+            clients: Clients::of(server)?,
+            door: target.door.clone(),
+            login: target.login.clone(),
+        });
+    }
+    for target in targets {
+        sqlx::Connection::close(target.connection).await?;
+    }
+    Ok(places)
+}
+
+fn server(place: &Place) -> swap::Server<'_> {
+    swap::Server { door: &place.door, user: &place.login.user, name: &place.name }
+}
+
+/// A database that has taken the live one's place.
+pub struct Swapped {
+    pub ready: std::time::Duration,
+    swap: std::time::Duration,
+    new_roles: Vec<String>,
+}
+
+/// Swaps them one after another; where one cannot be, those before it are swapped back.
+pub async fn swap_all(sources: &[Source], places: &[Place], ready: Vec<Ready>) -> Result<Vec<Swapped>> {
+    let mut swapped = Vec::new();
+    let mut done: Vec<(&Place, Option<String>)> = Vec::new();
+    for ((source, place), ready) in sources.iter().zip(places).zip(ready) {
+        let begun = Instant::now();
+        let beside = settings(source, &place.login.database);
+        match server(place).swap(&ready.side.name, &place.login.database, &beside).await {
+            Ok(old) => {
+                ready.side.keep();
+                done.push((place, old));
+                swapped.push(Swapped { ready: ready.took, swap: begun.elapsed(), new_roles: ready.loaded.new_roles });
+            }
+            Err(error) => {
+                for (place, old) in done.iter().rev() {
+                    if let Some(old) = old {
+                        server(place).swap_back(old, &place.login.database).await?;
+                    }
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(swapped)
+}
+
+/// What a dump says of the database itself, which only holds once it has its name.
+fn settings(source: &Source, live: &str) -> String {
+    if source.database.database != live {
+        return String::new();
+    }
+    let own = source.head.entries.iter().filter(|entry| {
+        entry.kind == "DATABASE PROPERTIES"
+            || ["COMMENT", "ACL"].contains(&entry.kind.as_str()) && entry.tag.starts_with("DATABASE ")
+    });
+    own.map(|entry| entry.definition.as_str()).collect()
+}
+
+fn name_of(args: &RestoreArgs) -> String {
+    name(args).map_or_else(|| " --all".to_owned(), |name| format!(" {name}"))
+}
+
+fn report(
+    cx: &Context,
+    args: &RestoreArgs,
+    sources: &[Source],
+    swapped: &[Swapped],
+    others: Vec<Vec<String>>,
+    begun: Instant,
+) -> Result<Exit> {
+    if args.json {
+        let restored: Vec<Value> = sources
+            .iter()
+            .zip(swapped)
+            .map(|(source, swapped)| {
+                json!({
+                    "name": source.kept.name,
+                    "backup": source.kept.backup,
+                    "rows": source.manifest.rows(),
+                    "seconds": swapped.ready.as_secs_f64(),
+                    "swap_seconds": swapped.swap.as_secs_f64(),
+                    "new_roles": swapped.new_roles,
+                })
+            })
+            .collect();
+        ui::json(&json!({ "stack": cx.stack.name, "restored": restored }))?;
+    }
+    let rows = sources.iter().zip(swapped).map(|(source, swapped)| {
+        vec![
+            source.kept.name.clone(),
+            source.kept.backup.clone(),
+            units::plural(source.database.tables.len(), "table"),
+            format!("{} rows", units::count(source.manifest.rows())),
+            units::seconds(swapped.ready),
+            format!("swapped in {} ms", swapped.swap.as_millis()),
+        ]
+    });
+    let count = sources.len() + others.len();
+    ui::tell(table::columns(rows.chain(others).collect(), &[2, 3, 4]));
+    let mut roles: Vec<&str> =
+        swapped.iter().flat_map(|swapped| swapped.new_roles.iter().map(String::as_str)).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    if !roles.is_empty() {
+        ui::tell(format!("\nnew roles, that nobody can log in as: {}", roles.join(", ")));
+    }
+    let option = cx.stack_option();
+    let name = name_of(args);
+    ui::tell(format!(
+        "\n{} restored and compared, in {}. What was there is kept: `cargo xtask restore{name} --undo{option}` brings \
+        it back, `--drop-old` drops it. Next: `cargo xtask migrate status{option}`",
+        units::plural(count, "backup"),
+        units::seconds(begun.elapsed()),
+    ));
+    Ok(Exit::Done)
+}

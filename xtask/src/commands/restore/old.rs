@@ -1,0 +1,152 @@
+//! `cargo xtask restore --undo` and `--drop-old`: what restores have replaced, brought back or let go.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use super::{BEFORE_RESTORE, connected, keep_redis, name, name_of, places, server, service};
+use crate::cli::RestoreArgs;
+use crate::context::Context;
+use crate::data::backup::store::Store;
+use crate::data::restore::database::Place;
+use crate::data::restore::redis;
+use crate::data::restore::swap::Old;
+use crate::engine::Engine;
+use crate::instance::Instance;
+use crate::instance::known::Known;
+use crate::stack::Kind;
+use crate::ui::{self, Exit, Failure, table, units};
+
+/// The databases and Redis of one restore are swapped one after the other, within this time.
+const TOGETHER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+
+pub async fn undo(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Exit> {
+    if let Some(asked) = name(args)
+        && matches!(service(cx, asked)?.kind, Kind::Redis(_))
+    {
+        return undo_redis(cx, args, instance, asked).await;
+    }
+    let mut found = Vec::new();
+    for place in asked_places(cx, args, instance).await? {
+        let old = server(&place).old(&place.login.database).await?.into_iter().next();
+        match old {
+            Some(old) => found.push((place, old)),
+            None if name(args).is_some() => {
+                let title = format!("`{}` has nothing to go back to: no restore has replaced it", place.name);
+                bail!(Failure::new(Exit::Failed, title));
+            }
+            None => {}
+        }
+    }
+    for (place, _) in &found {
+        server(place).check_clients(&place.login.database, connected(args)).await?;
+    }
+    Known::forget(instance)?;
+    let mut rows = Vec::new();
+    for (place, old) in &found {
+        let begun = Instant::now();
+        server(place).swap_back(&old.database, &place.login.database).await?;
+        rows.push(vec![
+            place.name.clone(),
+            format!("as it was before {}", units::clock(old.replaced)),
+            units::megabytes(old.bytes),
+            format!("{} ms", begun.elapsed().as_millis()),
+        ]);
+    }
+    if name(args).is_none()
+        && let Some(asked) = redis_restored_with(cx, &found)?
+    {
+        undo_redis(cx, args, instance, &asked).await?;
+    }
+    if rows.is_empty() {
+        ui::tell("nothing to go back to: no restore has replaced anything");
+        return Ok(Exit::Done);
+    }
+    ui::tell(table::columns(rows, &[2, 3]));
+    ui::tell(format!(
+        "\n{} swapped back; the restored ones are kept, and `--undo` again brings them back",
+        units::plural(found.len(), "database")
+    ));
+    Ok(Exit::Done)
+}
+
+async fn asked_places(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Vec<Place>> {
+    let names = match name(args) {
+        Some(name) => vec![service(cx, name)?.short_name.clone()],
+        None => {
+            let engine = Engine::of(&cx.repository, &cx.stack, instance);
+            let running = engine.running(&cx.stack).await?;
+            let databases = cx.stack.databases().map(|(service, _)| service.short_name.clone());
+            databases.filter(|name| running.iter().any(|server| server.service == *name)).collect()
+        }
+    };
+    places(cx, instance, &names).await
+}
+
+pub async fn drop_old(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Exit> {
+    let mut found = Vec::new();
+    for place in asked_places(cx, args, instance).await? {
+        let old = server(&place).old(&place.login.database).await?;
+        if !old.is_empty() {
+            found.push((place, old));
+        }
+    }
+    if found.is_empty() {
+        ui::tell("no restore has left an old database");
+        return Ok(Exit::Done);
+    }
+    let rows = found.iter().flat_map(|(place, old)| {
+        old.iter().map(|old| {
+            vec![place.name.clone(), format!("replaced {}", units::clock(old.replaced)), units::megabytes(old.bytes)]
+        })
+    });
+    ui::tell(format!("This drops what restores have replaced:\n\n{}", table::columns(rows.collect(), &[2])));
+    if !args.yes {
+        let command = format!("cargo xtask restore{} --drop-old --yes{}", name_of(args), cx.stack_option());
+        cx.agree(&command, "nothing was done").await?;
+    }
+    for (place, old) in &found {
+        server(place).drop_old(old).await?;
+    }
+    let count = found.iter().map(|(_, old)| old.len()).sum();
+    ui::tell(format!("{} dropped", units::plural(count, "old database")));
+    Ok(Exit::Done)
+}
+
+/// Redis, if it was replaced together with the latest of these databases.
+fn redis_restored_with(cx: &Context, found: &[(Place, Old)]) -> Result<Option<String>> {
+    let Some(replaced) = found.iter().map(|(_, old)| old.replaced).max() else { return Ok(None) };
+    let Some(redis) = cx.stack.find(|kind| matches!(kind, Kind::Redis(_))) else { return Ok(None) };
+    let store = Store::of(&cx.repository, &cx.stack.name);
+    let kept = store.list(&redis.short_name)?.into_iter().rfind(|kept| kept.backup.ends_with(BEFORE_RESTORE));
+    let is_together =
+        kept.and_then(|kept| kept.time()).is_some_and(|time| time.duration_since(replaced).abs() < TOGETHER);
+    Ok(is_together.then(|| redis.short_name.clone()))
+}
+
+/// The latest of what was kept of Redis before a restore; what it has now is kept the same way.
+async fn undo_redis(cx: &Context, args: &RestoreArgs, instance: &Instance, asked: &String) -> Result<Exit> {
+    let asked = &service(cx, asked)?.short_name;
+    let store = Store::of(&cx.repository, &cx.stack.name);
+    let kept = store.list(asked)?.into_iter().rfind(|kept| kept.backup.ends_with(BEFORE_RESTORE));
+    let Some(kept) = kept else {
+        bail!(Failure::new(Exit::Failed, format!("`{asked}` has nothing to go back to: no restore has replaced it")));
+    };
+    let running = Engine::of(&cx.repository, &cx.stack, instance).running(&cx.stack).await?;
+    let Some(server) = running.iter().find(|server| server.service == *asked) else {
+        let hint = format!("`cargo xtask up {asked}{}`", cx.stack_option());
+        bail!(Failure::new(Exit::Failed, format!("`{asked}` is not running")).hint(hint));
+    };
+    let side = redis::prepare(&kept, None, server, instance).await?;
+    keep_redis(cx, instance).await?;
+    let keys = side.keys;
+    side.swap(server.port).await?;
+    if args.json {
+        ui::json(&serde_json::json!({ "stack": cx.stack.name, "undone": [{ "name": asked, "backup": kept.backup }] }))?;
+    }
+    ui::tell(format!(
+        "{asked} is as it was: {} keys. `--undo` again brings the restored ones back",
+        units::count(keys)
+    ));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,181 @@
+//! One moment in all databases: a snapshot on each, taken as nearly at once as messages go, and held until its dump is done.
+
+use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Row};
+
+use super::manifest::{Extension, History, Sequence, Standing};
+use crate::data::target::Target;
+use crate::engine::postgres::identifier;
+
+/// The snapshot must live as long as its dump takes, whatever the server's configuration thinks of idle clients.
+const BEGIN: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// The first query is what takes the snapshot.
+const EXPORT: &str = "SELECT pg_export_snapshot(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text";
+
+const FACTS: &str = "SELECT current_setting('server_version'), \
+    (SELECT system_identifier::text FROM pg_control_system()), \
+    pg_encoding_to_char(encoding), pg_database_size(oid)::text, \
+    (SELECT coalesce(json_agg(json_build_object('name', extname, 'version', extversion) ORDER BY extname), '[]')::text \
+       FROM pg_extension WHERE extname <> 'plpgsql'), \
+    (SELECT coalesce(json_agg(rolname ORDER BY rolname), '[]')::text FROM pg_roles WHERE oid IN \
+       (SELECT refobjid FROM pg_shdepend WHERE dbid = pg_database.oid AND refclassid = 'pg_authid'::regclass)), \
+    (SELECT coalesce(json_agg(relnamespace::regnamespace::text || '.' || relname ORDER BY relname), '[]')::text \
+       FROM pg_class WHERE relkind = 'r' AND relname LIKE '\\_sqlx\\_migrations%') \
+    FROM pg_database WHERE datname = current_database()";
+
+/// `NULL` where the role may not see when the checkpointer began.
+const STANDING: &str = "SELECT pg_current_snapshot()::text, \
+    extract(epoch FROM pg_postmaster_start_time())::text || ' ' || \
+      (SELECT extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE backend_type = 'checkpointer')";
+
+/// Tables of extensions are left out: whether pg_dump takes their rows is for the extension to say.
+const COUNTERS: &str = "SELECT nspname, relname, concat_ws(' ', pg_class.oid, pg_relation_filenode(pg_class.oid), \
+      pg_relation_size(pg_class.oid), pg_stat_get_tuples_inserted(pg_class.oid), \
+      pg_stat_get_tuples_updated(pg_class.oid), pg_stat_get_tuples_deleted(pg_class.oid)) \
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+    WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND NOT EXISTS \
+      (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')";
+
+/// How many sequences are asked for in one statement.
+const SEQUENCES_AT_ONCE: usize = 200;
+
+/// One database at the moment of the cut.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub id: String,
+    pub facts: Facts,
+    /// Holds the snapshot.
+    connection: PgConnection,
+}
+
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub server_version: String,
+    pub system_identifier: String,
+    pub encoding: String,
+    pub size_bytes: u64,
+    pub extensions: Vec<Extension>,
+    pub roles: Vec<String>,
+    pub migrations: Vec<History>,
+    pub standing: Option<Standing>,
+    pub counters: Vec<Counters>,
+}
+
+/// What the server counts of one table's changes.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    pub schema: String,
+    pub table: String,
+    pub text: String,
+}
+
+impl Facts {
+    pub fn counters_of(&self, schema: &str, table: &str) -> Option<&str> {
+        let counters = self.counters.iter().find(|one| one.schema == schema && one.table == table);
+        counters.map(|counters| counters.text.as_str())
+    }
+}
+
+/// When a cut was, and how far its members are apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    pub taken: Timestamp,
+    pub skew_micros: u64,
+}
+
+impl Snapshot {
+    /// What these sequences stand at now, each as a dump would set it. They follow no snapshot.
+    pub async fn sequences(&mut self, named: &[Sequence]) -> Result<Vec<String>> {
+        let mut values = Vec::new();
+        for named in named.chunks(SEQUENCES_AT_ONCE) {
+            let each = named.iter().enumerate().map(|(index, one)| {
+                let sequence = format!("{}.{}", identifier(&one.schema), identifier(&one.name));
+                format!("SELECT {index} AS place, last_value::text || ', ' || is_called::text FROM {sequence}")
+            });
+            let sql = format!("{} ORDER BY place", each.collect::<Vec<_>>().join(" UNION ALL "));
+            let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await?;
+            values.extend(rows.iter().map(|row| text(row, 1)).collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(values)
+    }
+
+    pub async fn release(self) -> Result<()> {
+        Ok(self.connection.close().await?)
+    }
+}
+
+/// Takes the snapshots. `beside` runs at the same moment: it takes the members that are no database.
+pub async fn take<T>(
+    mut targets: Vec<Target<'_>>,
+    beside: impl Future<Output = Result<T>>,
+) -> Result<(Vec<Snapshot>, Moment, T)> {
+    try_join_all(targets.iter_mut().map(async |target| {
+        let begun = sqlx::raw_sql(BEGIN).execute(&mut target.connection).await;
+        begun.with_context(|| format!("cannot read `{}`", target.service.short_name))
+    }))
+    .await?;
+    let exporting = try_join_all(targets.iter_mut().map(async |target| {
+        let row = sqlx::raw_sql(EXPORT).fetch_one(&mut target.connection).await;
+        let row = row.with_context(|| format!("cannot take a snapshot of `{}`", target.service.short_name))?;
+        Ok::<_, anyhow::Error>((text(&row, 0)?, text(&row, 1)?.parse::<i64>()?))
+    }));
+    let (exported, beside) = tokio::join!(exporting, beside);
+    let (exported, beside) = (exported?, beside?);
+    let micros = || exported.iter().map(|(_, micros)| *micros);
+    let moment = match (micros().min(), micros().max()) {
+        (Some(first), Some(last)) => {
+            Moment { taken: Timestamp::from_microsecond(first)?, skew_micros: u64::try_from(last - first).unwrap_or(0) }
+        }
+        _ => Moment { taken: Timestamp::now(), skew_micros: 0 },
+    };
+    let snapshots = targets.into_iter().zip(exported).map(async |(target, (id, _))| {
+        let name = target.service.short_name.clone();
+        let mut connection = target.connection;
+        let facts = facts(&mut connection).await.with_context(|| format!("cannot read the catalog of `{name}`"))?;
+        Ok::<_, anyhow::Error>(Snapshot { id, facts, connection })
+    });
+    Ok((try_join_all(snapshots).await?, moment, beside))
+}
+
+fn text(row: &PgRow, index: usize) -> Result<String, sqlx::Error> {
+    row.try_get::<&str, _>(index).map(str::to_owned)
+}
+
+async fn facts(connection: &mut PgConnection) -> Result<Facts> {
+    let row = sqlx::raw_sql(FACTS).fetch_one(&mut *connection).await?;
+    let mut migrations = Vec::new();
+    let tables: Vec<String> = serde_json::from_str(&text(&row, 6)?)?;
+    for table in tables {
+        let named: Vec<String> = table.splitn(2, '.').map(|part| identifier(part.trim_matches('"'))).collect();
+        let sql = format!("SELECT version::text FROM {} ORDER BY version", named.join("."));
+        let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
+        let versions: Result<Vec<i64>> = rows.iter().map(|row| Ok(text(row, 0)?.parse()?)).collect();
+        migrations.push(History { table, versions: versions? });
+    }
+    let standing = sqlx::raw_sql(STANDING).fetch_one(&mut *connection).await?;
+    let standing = match standing.try_get::<Option<&str>, _>(1)? {
+        Some(since) => Some(Standing { running_since: since.to_owned(), snapshot: text(&standing, 0)? }),
+        None => None,
+    };
+    let counters = sqlx::raw_sql(COUNTERS).fetch_all(&mut *connection).await?;
+    let counters = counters
+        .iter()
+        .map(|row| Ok(Counters { schema: text(row, 0)?, table: text(row, 1)?, text: text(row, 2)? }))
+        .collect::<Result<_, sqlx::Error>>()?;
+    Ok(Facts {
+        server_version: text(&row, 0)?.split_whitespace().next().unwrap_or_default().to_owned(),
+        system_identifier: text(&row, 1)?,
+        encoding: text(&row, 2)?,
+        size_bytes: text(&row, 3)?.parse()?,
+        extensions: serde_json::from_str(&text(&row, 4)?)?,
+        roles: serde_json::from_str(&text(&row, 5)?)?,
+        migrations,
+        standing,
+        counters,
+    })
+}

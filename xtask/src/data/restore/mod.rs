@@ -1,0 +1,14 @@
+//! Restores: into a database beside the live one, compared with what was backed up, and only then swapped by a rename. Until
+//! that rename the live database is as it was; after it, the old one is kept.
+//!
+//! Reading order: [`side`] (the database that is filled), [`load`] (filling it from a backup), [`compare`] (is it what was
+//! backed up), [`swap`] (the rename, and the way back).
+
+pub mod compare;
+pub mod database;
+pub mod foreign;
+pub mod load;
+pub mod redis;
+pub mod side;
+pub mod swap;
+pub mod table;

@@ -1,0 +1,202 @@
+//! A Docker engine that really stops, starts and is killed while the helper works: an engine of the test's own, with its own
+//! socket, data and networks. The machine's engine, which others use, only lends its images.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Checkout, Engine, finish, is_root, ran, signal, skip};
+
+/// How long an engine may take to answer or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A Docker engine of its own. Dropped, it is gone with everything it held.
+struct PrivateEngine {
+    folder: PathBuf,
+    process: Option<Child>,
+}
+
+impl PrivateEngine {
+    /// With the images of that checkout's settings; nothing where there can be none.
+    fn with_images_of(checkout: &Checkout) -> Option<PrivateEngine> {
+        if !is_root() || which::which("dockerd").is_err() {
+            skip("a Docker engine of its own needs root and `dockerd`");
+            return None;
+        }
+        // Its sockets lie in it: the name is short.
+        let folder = tempfile::Builder::new().prefix("xtask-engine-").tempdir_in("/tmp").unwrap().keep();
+        let mut engine = PrivateEngine { folder, process: None };
+        engine.start();
+        let images: Vec<&String> =
+            ["POSTGRES_IMAGE", "REDIS_IMAGE"].iter().map(|name| &checkout.environment[*name]).collect();
+        let mut saving = Command::new("docker").arg("save").args(images).stdout(Stdio::piped()).spawn().unwrap();
+        let loaded = engine.docker(&["load"]).stdin(saving.stdout.take().unwrap()).output().unwrap();
+        assert!(loaded.status.success() && saving.wait().unwrap().success(), "{loaded:?}");
+        Some(engine)
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}/engine.sock", self.folder.display())
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["--host", &self.host()]).args(arguments);
+        command
+    }
+
+    /// Leaves the packet filter to the machine's engine: ports of loopback are forwarded by a process each.
+    fn start(&mut self) {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        let log = fs::OpenOptions::new().create(true).append(true).open(path("log")).unwrap();
+        let mut command = Command::new("dockerd");
+        command.args(["--host", &self.host(), "--data-root", &path("data"), "--exec-root", &path("exec")]);
+        command.args([
+            "--pidfile",
+            &path("pid"),
+            "--bridge",
+            "none",
+            "--default-address-pool",
+            "base=10.231.0.0/16,size=24",
+        ]);
+        command.args(["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]);
+        command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut process = command.spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while ran(self.docker(&["version"])).code != Some(0) {
+            let log = fs::read_to_string(path("log")).unwrap_or_default();
+            assert!(process.try_wait().unwrap().is_none() && Instant::now() < deadline, "{log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.process = Some(process);
+    }
+
+    /// Ends it by a signal, and waits until it has ended.
+    fn end(&mut self, name: &str) {
+        let mut process = self.process.take().unwrap();
+        signal(i32::try_from(process.id()).unwrap(), name);
+        let deadline = Instant::now() + PATIENCE;
+        while process.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "the engine does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for PrivateEngine {
+    fn drop(&mut self) {
+        if self.process.is_none() {
+            // What a killed engine left running, only an engine can end.
+            self.start();
+        }
+        let running = ran(self.docker(&["ps", "--quiet"])).out;
+        let ids: Vec<&str> = running.lines().collect();
+        if !ids.is_empty() {
+            ran(self.docker(&[&["kill"][..], &ids].concat()));
+        }
+        self.end("TERM");
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let folder = format!("{}/", self.folder.display());
+        for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|at| at.starts_with(&folder))
+        {
+            let _said_by_rm = Command::new("umount").arg(mount).status();
+        }
+        let removed = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&self.folder).status();
+        assert!(removed.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+/// Engine and checkout; the checkout is dropped first, while its engine is still there.
+fn on_a_private_engine() -> Option<(Checkout, PrivateEngine)> {
+    let mut checkout = Checkout::on(Engine::Docker)?;
+    let engine = PrivateEngine::with_images_of(&checkout)?;
+    checkout.environment.insert("DOCKER_HOST".into(), engine.host());
+    Some((checkout, engine))
+}
+
+fn state(checkout: &Checkout, service: &str) -> String {
+    let status = checkout.run(&["status", "--json"]).json();
+    let lines = status["services"].as_array().unwrap().clone();
+    lines.iter().find(|line| line["name"] == service).unwrap()["state"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_engine_that_is_restarted_keeps_all_data() {
+    let Some((checkout, mut engine)) = on_a_private_engine() else { return };
+    checkout.run(&["up", "learning", "redis"]).ok().says("2 services ready");
+    checkout.run(&["psql", "learning", "-qc", "CREATE TABLE kept AS SELECT 7 AS id"]).ok();
+    checkout.run(&["redis-cli", "SET", "kept", "8"]).ok();
+    for signal in ["TERM", "KILL"] {
+        engine.end(signal);
+        checkout.run(&["status"]).exits(1).says("no Docker engine answers");
+        checkout.run(&["up", "learning", "redis"]).exits(1).says("no Docker engine answers").says("start Docker");
+        checkout.run(&["up", "learning", "redis", "--engine", "native"]).exits(4);
+        checkout.run(&["doctor"]).exits(3).says("engine-gone");
+        engine.start();
+        assert_ne!(state(&checkout, "learning"), "ready", "after {signal}");
+        checkout.run(&["up", "learning", "redis"]).ok().says("2 services ready");
+        assert_eq!(checkout.sql("learning", "SELECT id FROM kept"), "7", "after {signal}");
+        assert_eq!(
+            checkout.run(&["redis-cli", "GET", "kept"]).ok().out.trim().trim_matches('"'),
+            "8",
+            "after {signal}"
+        );
+    }
+    drop(checkout);
+    drop(engine);
+}
+
+#[test]
+fn an_engine_that_dies_during_up_leaves_nothing_half_made() {
+    let Some((checkout, mut engine)) = on_a_private_engine() else { return };
+    checkout.run(&["up", "redis"]).ok();
+    for (millis, signal) in [(250, "KILL"), (700, "TERM"), (1200, "KILL"), (2000, "KILL")] {
+        let up = checkout.spawn(&["up", "learning", "user", "redis"]);
+        std::thread::sleep(Duration::from_millis(millis));
+        engine.end(signal);
+        let up = finish(up);
+        assert!(matches!(up.code, Some(0 | 1)) && !up.err.contains("panicked"), "{up:?}");
+        engine.start();
+        checkout.run(&["up", "learning", "user", "redis"]).ok();
+        for database in ["learning", "user"] {
+            assert_eq!(checkout.sql(database, "SELECT current_database()"), format!("{database}_db"));
+        }
+        checkout.run(&["down", "--volumes", "--yes"]).ok();
+    }
+    drop(checkout);
+    drop(engine);
+}
+
+/// Whether a template is whole is said on the engine that has it: another engine's, or another user's cache, change nothing.
+#[test]
+fn every_engine_has_its_own_template_and_everybody_uses_it() {
+    let Some((mut checkout, engine)) = on_a_private_engine() else { return };
+    let made = || {
+        let listed =
+            ran(engine.docker(&["volume", "ls", "--quiet", "--filter", "label=cargo-xtask.template"])).ok().out;
+        let names: Vec<&str> = listed.lines().collect();
+        assert_eq!(names.len(), 2, "{listed}");
+        ran(engine.docker(&[&["volume", "inspect", "--format", "{{.Name}} {{.CreatedAt}}"][..], &names].concat()))
+            .ok()
+            .out
+    };
+    checkout.run(&["up", "learning"]).ok();
+    let before = made();
+    // Long enough for a volume made anew to be younger.
+    std::thread::sleep(Duration::from_millis(1100));
+    checkout.run(&["down", "--volumes", "--yes"]).ok();
+    checkout.environment.insert("XTASK_CACHE_DIR".into(), checkout.beside("cache").display().to_string());
+    checkout.run(&["up", "learning"]).ok().says("new");
+    assert_eq!(made(), before);
+
+    // One that a killed run left without its mark is made anew.
+    checkout.run(&["down", "--volumes", "--yes"]).ok();
+    let mark = before.lines().find_map(|line| line.split(' ').next().filter(|name| name.ends_with("-whole"))).unwrap();
+    ran(engine.docker(&["volume", "rm", mark])).ok();
+    checkout.run(&["up", "learning"]).ok().says("new");
+    assert_ne!(made(), before);
+    drop(checkout);
+    drop(engine);
+}

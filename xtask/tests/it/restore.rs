@@ -1,0 +1,223 @@
+//! Restores: of databases, single tables, Redis and dumps made elsewhere, and the way back.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::{Checkout, ENGINES, has_emulator, ran, skip};
+
+const COUNT: &str = "SELECT count(*) FROM learning_sessions";
+
+#[test]
+fn a_database_is_restored_swapped_back_and_let_go() {
+    for engine in ENGINES {
+        let Some(checkout) = Checkout::on(engine) else { continue };
+        checkout.run(&["up", "learning"]).ok();
+        checkout.run(&["seed", "learning"]).ok();
+        let before = checkout.sql("learning", COUNT);
+        checkout.run(&["restore", "learning"]).exits(1).says("there is no backup of `learning`");
+        checkout.run(&["backup", "learning", "--label", "first"]).ok().says("1 database");
+        checkout.sql("learning", "DELETE FROM session_answers; DELETE FROM learning_sessions");
+        checkout.sql("learning", "ALTER DATABASE learning_db SET work_mem = '5MB'");
+        checkout.run(&["backup", "learning"]).ok();
+
+        let restored = checkout.run(&["restore", "learning", "20", "--json"]);
+        restored.exits(2).says("begins several backups");
+        let name = checkout.run(&["backup", "list", "--json"]).ok().json()["backups"][0]["backup"].clone();
+        let name = name.as_str().unwrap();
+        let restored = checkout.run(&["restore", "learning", name, "--json"]).ok().json();
+        assert_eq!(restored["restored"][0]["backup"], name);
+        assert_eq!(checkout.sql("learning", COUNT), before);
+        checkout.run(&["migrate", "check", "learning"]).ok();
+
+        checkout.run(&["restore", "learning", "--undo"]).ok().says("as it was before");
+        assert_eq!(checkout.sql("learning", COUNT), "0", "the one that was replaced is back");
+        assert_eq!(checkout.sql("learning", "SHOW work_mem"), "5MB", "with its settings");
+        checkout.run(&["restore", "learning", "--undo"]).ok();
+        assert_eq!(checkout.sql("learning", COUNT), before, "and so is the restored one");
+        checkout.run(&["restore", "learning"]).ok();
+        assert_eq!(checkout.sql("learning", COUNT), "0");
+        assert_eq!(checkout.sql("learning", "SHOW work_mem"), "5MB", "the backup has the database's settings");
+
+        checkout.run(&["restore", "learning", "--drop-old"]).exits(4).says("nobody is there to ask");
+        checkout.run(&["restore", "learning", "--drop-old", "--yes"]).ok().says("2 old databases dropped");
+        checkout.run(&["restore", "learning", "--undo"]).exits(1).says("nothing to go back to");
+        let databases = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE NOT datistemplate";
+        let kept: Vec<String> = checkout
+            .sql("learning", databases)
+            .split(' ')
+            .map(str::to_owned)
+            .filter(|name| name != "xtask_spare")
+            .collect();
+        assert_eq!(kept, ["learning_db", "postgres"]);
+    }
+}
+
+#[test]
+fn a_table_or_a_database_is_restored_beside_the_live_one() {
+    for engine in ENGINES {
+        let Some(checkout) = Checkout::on(engine) else { continue };
+        checkout.run(&["up", "user"]).ok();
+        checkout.run(&["seed", "user"]).ok();
+        checkout.sql(
+            "user",
+            "CREATE SCHEMA s; CREATE TABLE s.parent (a int); CREATE TABLE s.\"A (b\" (c text) INHERITS (s.parent)",
+        );
+        checkout.sql("user", "INSERT INTO s.\"A (b\" SELECT g, 'row ' || g FROM generate_series(1, 10) g");
+        checkout.run(&["backup", "user"]).ok();
+        let users = checkout.sql("user", "SELECT count(*) FROM users");
+        checkout.sql("user", "DELETE FROM s.\"A (b\"; UPDATE users SET display_name = 'x'");
+
+        checkout.run(&["restore", "user", "--table", "users"]).ok().says("beside the live table");
+        assert_eq!(checkout.sql("user", "SELECT count(*) FROM users_restored WHERE display_name <> 'x'"), users);
+        checkout.run(&["restore", "user", "--table", "users"]).exits(4).says("there is a table");
+        checkout.run(&["restore", "user", "--table", "usres"]).exits(2).says("did you mean `users`");
+        checkout.run(&["restore", "user", "--table", "s.A (b", "--into", "again"]).ok();
+        assert_eq!(
+            checkout.sql("user", "SELECT string_agg(a || c, ',' ORDER BY a) FROM s.again WHERE a < 3"),
+            "1row 1,2row 2"
+        );
+        assert_eq!(checkout.sql("user", "SELECT count(*) FROM s.parent"), "0", "a copy is nobody's child");
+
+        checkout.run(&["restore", "user", "--into", "tried"]).ok();
+        checkout.run(&["restore", "user", "--into", "tried"]).exits(4).says("there is a database `tried` already");
+        assert_eq!(
+            checkout.sql("user", "SELECT count(DISTINCT display_name) FROM users"),
+            "1",
+            "the live one is as it was"
+        );
+    }
+}
+
+#[test]
+fn redis_and_topics_are_restored() {
+    for engine in ENGINES {
+        let Some(checkout) = Checkout::on(engine) else { continue };
+        let services: &[&str] = if has_emulator() { &["redis", "pubsub"] } else { &["redis"] };
+        checkout.run(&[&["up"], services].concat()).ok();
+        for number in 0..50 {
+            checkout.run(&["redis-cli", "SET", &format!("key:{number}"), "value"]).ok();
+        }
+        checkout.run(&["redis-cli", "SET", "brief", "value", "EX", "600"]).ok();
+        checkout.run(&[&["backup"], services].concat()).ok().says("51 keys");
+        checkout.run(&["backup", "verify"]).ok();
+        checkout.run(&["redis-cli", "FLUSHALL"]).ok();
+        checkout.run(&["redis-cli", "SET", "later", "value"]).ok();
+        checkout.run(&["restore", "redis"]).ok().says("51 keys");
+        checkout.run(&["redis-cli", "DBSIZE"]).ok().says("51");
+        checkout.run(&["redis-cli", "INFO", "replication"]).ok().says("role:master");
+        checkout.run(&["restart", "redis"]).ok();
+        checkout.run(&["redis-cli", "GET", "key:7"]).ok().says("value");
+        checkout.run(&["restore", "redis", "--undo"]).ok();
+        checkout.run(&["redis-cli", "KEYS", "*"]).ok().says("later").silent_about("key:7");
+        if has_emulator() {
+            // The emulator forgets everything when it stops, and `up` makes what the manifest names.
+            checkout.run(&["restore", "pubsub"]).ok().says("6 topics");
+        } else {
+            skip("no Pub/Sub emulator");
+        }
+    }
+}
+
+/// PostgreSQL's own client, beside the server.
+fn client(checkout: &Checkout, name: &str) -> PathBuf {
+    let program = checkout.record("learning").unwrap()["program"].as_str().unwrap().to_owned();
+    PathBuf::from(program).with_file_name(name)
+}
+
+fn dump(checkout: &Checkout, options: &[&str], file: &str) -> PathBuf {
+    let path = checkout.beside(file);
+    let program = client(checkout, "pg_dump").display().to_string();
+    let path_text = path.display().to_string();
+    checkout.run(&[&["run", "learning", "--", &program, "--file", &path_text], options].concat()).ok();
+    path
+}
+
+#[test]
+fn dumps_made_elsewhere_are_restored_whatever_their_form() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning"]).ok();
+    checkout.run(&["seed", "learning"]).ok();
+    let before = checkout.sql("learning", COUNT);
+    checkout.sql("learning", "CREATE ROLE neon_owner; CREATE SCHEMA \"Sp ace\" AUTHORIZATION neon_owner");
+    checkout.sql("learning", "CREATE TABLE \"Sp ace\".\"学習\" AS SELECT '\\.'::text AS \"co;l\", E'a\\tb\\\\' AS b");
+    checkout.sql(
+        "learning",
+        "ALTER TABLE \"Sp ace\".\"学習\" OWNER TO neon_owner; GRANT SELECT ON learning_sessions TO neon_owner",
+    );
+    let mut files = vec![
+        dump(&checkout, &[], "plain.sql"),
+        dump(&checkout, &["--create", "--inserts"], "inserts.sql"),
+        dump(&checkout, &["--format=custom"], "custom.dump"),
+        dump(&checkout, &["--format=tar"], "a.tar"),
+        dump(&checkout, &["--format=directory"], "folder"),
+    ];
+    ran(gzip(&files[0])).ok();
+    files.push(checkout.beside("plain.sql.gz"));
+    // Elsewhere means that this server does not know the roles.
+    checkout.sql("learning", "DROP SCHEMA \"Sp ace\" CASCADE; DROP OWNED BY neon_owner; DROP ROLE neon_owner");
+    for file in &files {
+        checkout.sql("learning", "TRUNCATE learning_sessions CASCADE");
+        let file = file.display().to_string();
+        let told = checkout.run(&["restore", "learning", "--from", &file]).ok();
+        assert_eq!(checkout.sql("learning", COUNT), before, "{file}");
+        assert_eq!(checkout.sql("learning", "SELECT \"co;l\" || b FROM \"Sp ace\".\"学習\""), "\\.a\tb\\", "{file}");
+        if !file.ends_with(".tar") {
+            assert!(told.err.contains("neon_owner"), "{file}: {}", told.err);
+        }
+        checkout.run(&["restore", "learning", "--drop-old", "--yes"]).ok();
+    }
+    // Not in the place of the live one.
+    let file = files[0].display().to_string();
+    checkout.run(&["restore", "learning", "--from", &file, "--into", "elsewhere"]).ok().says("into `elsewhere`");
+    checkout.run(&["restore", "learning", "--from", &file, "--into", "elsewhere"]).exits(4);
+}
+
+fn gzip(file: &std::path::Path) -> Command {
+    let mut command = Command::new("gzip");
+    command.arg("--keep").arg(file);
+    command
+}
+
+#[test]
+fn a_dump_that_is_broken_or_hostile_changes_nothing() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning"]).ok();
+    checkout.run(&["seed", "learning"]).ok();
+    let before = checkout.sql("learning", COUNT);
+    let plain = fs::read_to_string(dump(&checkout, &[], "plain.sql")).unwrap();
+    let custom = fs::read(dump(&checkout, &["--format=custom"], "custom.dump")).unwrap();
+    let mark = checkout.beside("mark");
+    let at = |text: &str| plain.find(text).unwrap();
+    let cases: [(&str, Vec<u8>, i32, &str); 9] = [
+        ("shell.sql", format!("SELECT 1;\n\\! touch {}\n", mark.display()).into_bytes(), 4, "shell.sql:2"),
+        ("hidden.sql", format!("SELECT 1 \\! touch {}\n;\n", mark.display()).into_bytes(), 4, "command of psql"),
+        ("copy.sql", b"\\copy t FROM '/etc/passwd'\n".to_vec(), 4, "copy.sql:1"),
+        ("wrong.sql", plain.replacen(" integer", " integr", 1).into_bytes(), 1, "type \"integr\" does not exist"),
+        ("rows.sql", plain.as_bytes()[..at("FROM stdin;\n") + 40].to_vec(), 1, "cut off"),
+        ("text.sql", plain.as_bytes()[..at("CREATE TABLE") + 60].to_vec(), 4, "cut off"),
+        ("cut.dump", custom[..custom.len() * 3 / 5].to_vec(), 1, "pg_restore"),
+        ("latin.sql", b"SELECT '\xe4';\n".to_vec(), 4, "not UTF-8"),
+        ("other", vec![0; 600], 2, "no dump that this helper knows"),
+    ];
+    for (name, content, code, words) in cases {
+        let file = checkout.beside(name);
+        fs::write(&file, content).unwrap();
+        checkout.run(&["restore", "learning", "--from", &file.display().to_string()]).exits(code).says(words);
+        assert_eq!(checkout.sql("learning", COUNT), before, "{name}");
+    }
+    assert!(!mark.exists(), "a dump started a program");
+    checkout.run(&["restore", "learning", "--undo"]).exits(1).says("nothing to go back to");
+    let left = checkout.sql("learning", "SELECT count(*) FROM pg_database WHERE datname LIKE 'xtask_side_%'");
+    assert_eq!(left, "0", "nothing is left of what failed");
+    for extension in
+        ["CREATE EXTENSION IF NOT EXISTS no_such_thing WITH SCHEMA public;", "CREATE EXTENSION IF NOT EXISTS nor_this;"]
+    {
+        let file = checkout.beside("extension.sql");
+        fs::write(&file, format!("{extension}\n")).unwrap();
+        checkout
+            .run(&["restore", "learning", "--from", &file.display().to_string()])
+            .exits(1)
+            .says("extensions that this server has not");
+    }
+}

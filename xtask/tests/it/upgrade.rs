@@ -1,0 +1,99 @@
+//! Data of an older PostgreSQL, moved to the version that the manifest asks for.
+
+use std::time::Duration;
+
+use crate::support::{Checkout, Engine, finish, has_postgres_15, local_images, signal, skip, skip_docker};
+
+/// Nanika on PostgreSQL 15, seeded; nothing where that cannot be.
+fn on_15(engine: Engine) -> Option<Checkout> {
+    let mut checkout = Checkout::new();
+    match engine {
+        Engine::Native if !has_postgres_15() => {
+            skip("PostgreSQL 15 is not on this machine");
+            return None;
+        }
+        Engine::Docker => {
+            let images = local_images(&[("postgres-15", "POSTGRES_IMAGE"), ("redis-7", "REDIS_IMAGE")]);
+            let (Some(images), true) = (images, checkout.use_docker()) else {
+                skip_docker();
+                return None;
+            };
+            checkout.environment.extend(images);
+            let octet = 100 + std::process::id() % 100;
+            checkout.environment.insert("NETWORK_SUBNET".into(), format!("10.{octet}.7.0/24"));
+        }
+        Engine::Native => {}
+    }
+    checkout.environment.insert("XTASK_STACK".into(), "nanika".into());
+    checkout.run(&["up", "game"]).ok();
+    checkout.run(&["seed"]).ok();
+    Some(checkout)
+}
+
+/// From now on the manifest asks for 18.
+fn ask_for_18(checkout: &mut Checkout) {
+    checkout.replace("config/nanika.toml", "major = 15", "major = 18");
+    checkout.replace("config/nanika.toml", "image = \"postgres-15\"", "image = \"postgres-18\"");
+    if let (Some(_), Some(images)) =
+        (checkout.environment.get("POSTGRES_IMAGE"), local_images(&[("postgres-18", "POSTGRES_IMAGE")]))
+    {
+        checkout.environment.extend(images);
+    }
+}
+
+fn rows(checkout: &Checkout) -> String {
+    checkout.sql("game", "SELECT (SELECT count(*) FROM users) || ' ' || (SELECT count(*) FROM chat_messages)")
+}
+
+#[test]
+fn data_of_15_move_to_18_and_the_old_ones_stay_until_they_are_dropped() {
+    for engine in [Engine::Native, Engine::Docker] {
+        let Some(mut checkout) = on_15(engine) else { continue };
+        let before = rows(&checkout);
+        checkout.run(&["upgrade"]).ok().says("nothing to upgrade");
+        ask_for_18(&mut checkout);
+        checkout.run(&["up"]).exits(4).says("PostgreSQL 15's").says("cargo xtask upgrade");
+        assert_eq!(rows(&checkout), before, "the old server still runs");
+        checkout.run(&["upgrade", "--dry-run"]).ok().says("game: PostgreSQL 15 → 18");
+        checkout.run(&["upgrade"]).ok().says("PostgreSQL 15 → 18").says("--drop-old");
+        assert_eq!(rows(&checkout), before);
+        assert!(checkout.sql("game", "SHOW server_version").starts_with("18."));
+        checkout.run(&["up", "game"]).ok().says("unchanged");
+        checkout.run(&["migrate", "check"]).ok();
+        checkout.run(&["backup", "list"]).ok().says("before-upgrade-15-to-18").says("verified");
+        checkout.run(&["upgrade", "--drop-old"]).exits(4).says("nobody is there to ask");
+        checkout.run(&["upgrade", "--drop-old", "--yes"]).ok().says("dropped");
+        checkout.run(&["upgrade", "--drop-old"]).ok().says("no upgrade has left old data");
+        // There is no way back by the same verb.
+        checkout.replace("config/nanika.toml", "major = 18", "major = 15");
+        checkout.replace("config/nanika.toml", "image = \"postgres-18\"", "image = \"postgres-15\"");
+        if engine == Engine::Native {
+            checkout.run(&["upgrade"]).exits(4).says("newer than 15");
+        }
+        checkout.run(&["down"]).code.into_iter().for_each(drop);
+    }
+}
+
+/// Killed at any moment, the next `upgrade` finishes, and `up` never starts an empty server in between.
+#[test]
+fn a_killed_upgrade_is_finished_by_the_next() {
+    for delay in [60, 250, 400, 550, 700, 900] {
+        let Some(mut checkout) = on_15(Engine::Native) else { return };
+        let before = rows(&checkout);
+        ask_for_18(&mut checkout);
+        let child = checkout.spawn(&["upgrade"]);
+        std::thread::sleep(Duration::from_millis(delay));
+        signal(i32::try_from(child.id()).unwrap(), "KILL");
+        finish(child);
+        let up = checkout.run(&["up", "game"]);
+        if up.code == Some(0) {
+            assert_eq!(rows(&checkout), before, "after {delay} ms it was done");
+        } else {
+            up.exits(4).says("cargo xtask upgrade");
+            checkout.run(&["upgrade"]).ok();
+        }
+        assert_eq!(rows(&checkout), before, "killed after {delay} ms");
+        assert!(checkout.sql("game", "SHOW server_version").starts_with("18."));
+        checkout.run(&["up", "game"]).ok();
+    }
+}
