@@ -64,10 +64,12 @@ async fn open<'a>(cx: &'a Context, names: &[String]) -> Result<Set<'a>> {
     };
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
     let opening = target::open_asking(&engine, &cx.stack, names, migrate::question);
-    let set = Set::read(&cx.repository.root, &cx.stack, names, opening).await?;
-    // What `up` takes for known may be about to change.
-    Known::forget(&instance)?;
-    Ok(set)
+    Set::read(&cx.repository.root, &cx.stack, names, opening).await
+}
+
+/// What `up` takes for known is about to change.
+fn forget_known(cx: &Context) -> Result<()> {
+    cx.instance()?.map_or(Ok(()), |instance| Known::forget(&instance))
 }
 
 /// As [`open`], of another server where one is named.
@@ -142,6 +144,7 @@ async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
     // Another server is not this instance's to guard; its database's own lock is.
     let _lock = if args.other.url.is_none() { Some(cx.lock().await?) } else { None };
     let mut set = open_either(cx, &names, &args.other).await?;
+    forget_known(cx)?;
     let fate = if args.each { Fate::Own } else { Fate::Shared };
     let waiting = Waiting::new("migrating");
     let ran = set.apply(gaps(args.fill_gaps), fate, timeouts(&args.timeouts)).await;
@@ -321,6 +324,7 @@ async fn revert(cx: &Context, args: &MigrateRevertArgs) -> Result<Exit> {
     let names = databases(cx, &args.databases)?;
     let _lock = cx.lock().await?;
     let mut set = open(cx, &names).await?;
+    forget_known(cx)?;
     let back = args.to.map_or(Back::Steps(args.steps), Back::To);
     let planned = set.revertible(back)?;
     let count: usize = planned.iter().map(|(_, steps)| steps.len()).sum();
@@ -447,6 +451,7 @@ async fn repair(cx: &Context, args: &MigrateRepairArgs) -> Result<Exit> {
     let names = databases(cx, &args.databases)?;
     let _lock = cx.lock().await?;
     let mut set = open(cx, &names).await?;
+    forget_known(cx)?;
     let mut count = 0;
     for member in &mut set.members {
         let repaired = member.repair().await?;
