@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::commands::completions;
+use crate::data::backup::schedule;
 use crate::engine::choice::Wish;
 use crate::stack::Profile;
 
@@ -540,6 +541,10 @@ pub enum BackupVerb {
     Show(BackupShowArgs),
     Verify(BackupVerifyArgs),
     Prune(BackupPruneArgs),
+    Schedule(BackupScheduleArgs),
+    /// Started by what `schedule` has put in place
+    #[command(hide = true)]
+    Scheduled,
 }
 
 #[derive(Debug, Args)]
@@ -645,7 +650,7 @@ pub struct BackupVerifyArgs {
 ///
 /// One that any of the numbers keeps stays, and so does the last verified one of each name, and one of each name in any case.
 /// A broken one is named and left alone. The numbers are those of `[backup]` in the manifest, unless they are given here.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask backup prune --dry-run\n  cargo xtask backup prune learning --keep-last 1 --keep-daily 0\n  \
     cargo xtask backup prune --at /mnt/backups --yes"
@@ -677,6 +682,45 @@ pub struct BackupPruneArgs {
     pub dry_run: bool,
     /// Print the plan as JSON
     #[arg(long)]
+    pub json: bool,
+}
+
+/// Take a backup every day
+///
+/// Started by a timer of your systemd or an agent of launchd; where there is neither, a line for `crontab` is printed. How the
+/// last run went is part of `status` and `doctor`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["daily", "show", "remove"]))]
+#[command(after_help = "Examples:\n  cargo xtask backup schedule --daily 03:00\n  \
+    cargo xtask backup schedule --daily 03:00 --incremental --prune --to rclone:nas:backups\n  \
+    cargo xtask backup schedule --show\n  cargo xtask backup schedule --remove")]
+pub struct BackupScheduleArgs {
+    /// Databases, `redis`, `pubsub` [default: all that run]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services), requires = "daily")]
+    pub names: Vec<String>,
+    /// The time of day
+    #[arg(long, value_name = "HH:MM", value_parser = schedule::time_of_day)]
+    pub daily: Option<jiff::civil::Time>,
+    /// Take over what the latest backup holds already
+    #[arg(long, requires = "daily")]
+    pub incremental: bool,
+    /// Remove afterwards what the rules of the manifest do not keep
+    #[arg(long, requires = "daily")]
+    pub prune: bool,
+    /// Where they go: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
+    #[arg(long, value_name = "PLACE", requires = "daily")]
+    pub to: Option<std::path::PathBuf>,
+    /// Encrypt for the owner of this public key, with the program `age`
+    #[arg(long, value_name = "KEY", requires = "daily")]
+    pub recipient: Vec<String>,
+    /// Show what is scheduled, how the last run went, and its log
+    #[arg(long)]
+    pub show: bool,
+    /// Schedule no backup any more
+    #[arg(long)]
+    pub remove: bool,
+    /// Print JSON
+    #[arg(long, requires = "show")]
     pub json: bool,
 }
 

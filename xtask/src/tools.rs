@@ -148,6 +148,47 @@ impl Piped {
     }
 }
 
+/// What a program writes. Reading to the end fails if the program did; what is dropped before that ends it.
+#[derive(Debug)]
+pub struct Output {
+    output: ChildStdout,
+    process: Option<Piped>,
+}
+
+impl Output {
+    pub fn new(process: Piped, output: ChildStdout) -> Output {
+        Output { output, process: Some(process) }
+    }
+}
+
+impl Read for Output {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.output.read(buffer)?;
+        if read == 0
+            && !buffer.is_empty()
+            && let Some(process) = self.process.take()
+        {
+            process.finish().map_err(as_text)?;
+        }
+        Ok(read)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+}
+
+/// An error with all that the program said, where only text can pass through.
+pub fn as_text(error: anyhow::Error) -> std::io::Error {
+    let body = error.downcast_ref::<Failure>().map_or("", |failure| failure.body.trim_end());
+    let between = if body.is_empty() { "" } else { "\n" };
+    std::io::Error::other(format!("{error:#}{between}{body}"))
+}
+
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")

@@ -3,6 +3,7 @@
 
 mod list;
 mod prune;
+pub mod schedule;
 mod verify;
 
 use std::path::Path;
@@ -36,6 +37,8 @@ pub async fn run(cx: &Context, args: &BackupArgs) -> Result<Exit> {
         Some(BackupVerb::Show(args)) => list::show(cx, args),
         Some(BackupVerb::Verify(args)) => verify::run(cx, args).await,
         Some(BackupVerb::Prune(args)) => prune::run(cx, args).await,
+        Some(BackupVerb::Schedule(args)) => schedule::run(cx, args),
+        Some(BackupVerb::Scheduled) => schedule::run_scheduled(cx).await,
     }
 }
 

@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
+use super::backup::schedule;
 use crate::cli::{DoctorArgs, Global};
 use crate::context::{Context, repository, stack_name};
-use crate::doctor::{Finding, Level, crates, machine, pins, services, toolchain};
+use crate::doctor::{Finding, Level, backups, crates, machine, pins, services, toolchain};
 use crate::engine::Engine;
 use crate::stack::fault::Faults;
 use crate::stack::resolve;
@@ -65,6 +66,10 @@ async fn look(cx: &Context) -> Vec<Finding> {
     findings.extend(told(machine::disk(&cx.repository.root)));
     findings.extend(told(machine::server_programs(&cx.repository, stack).await));
     findings.extend(services::passwords(stack));
+    findings
+        .extend(told(schedule::standing(cx).map(|scheduled| {
+            backups::scheduled(scheduled.as_ref().map(|(_, standing)| standing), &cx.stack_option())
+        })));
     let instance = match cx.instance() {
         Ok(instance) => instance,
         Err(error) => {

@@ -6,8 +6,10 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::backup::schedule;
 use crate::cli::StatusArgs;
 use crate::context::Context;
+use crate::data::backup::schedule::Standing;
 use crate::engine::Engine;
 use crate::engine::server::Observed;
 use crate::instance::EngineKind;
@@ -58,6 +60,8 @@ pub struct Status {
     pub instance: Option<String>,
     pub checkout: String,
     pub services: Vec<Line>,
+    /// How it stands with the backups that come by themselves; `null` where none are scheduled.
+    pub scheduled_backup: Option<Standing>,
 }
 
 pub async fn run(cx: &Context, args: &StatusArgs) -> Result<Exit> {
@@ -104,6 +108,7 @@ pub async fn ask(cx: &Context) -> Result<Status> {
         instance: instance.as_ref().map(|instance| instance.identity.id.clone()),
         checkout: cx.repository.root.display().to_string(),
         services,
+        scheduled_backup: schedule::standing(cx)?.map(|(_, standing)| standing),
     })
 }
 
@@ -203,6 +208,9 @@ fn rendered(cx: &Context, status: &Status) -> String {
             line.name,
             cx.stack_option()
         ));
+    }
+    if let Some(standing) = &status.scheduled_backup {
+        text.push_str(&format!("\n{}\n", schedule::told(standing)));
     }
     if status.services.iter().any(|line| line.core && line.pid.is_none()) {
         text.push_str(&format!("\n`cargo xtask up{}` starts what is not running\n", cx.stack_option()));

@@ -1,5 +1,6 @@
 //! What could be wrong on this machine. Each look gives findings; nothing here changes anything but [`mend`].
 
+pub mod backups;
 pub mod crates;
 pub mod machine;
 pub mod mend;

@@ -14,6 +14,7 @@ mod backup;
 mod backup_incremental;
 mod backup_keeping;
 mod backup_remote;
+mod backup_schedule;
 mod compose;
 mod configuration;
 mod contract;

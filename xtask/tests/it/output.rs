@@ -47,7 +47,7 @@ fn every_help_is_as_expected_and_has_an_example() {
     }
     let below: [(&str, &[&str]); 2] = [
         ("migrate", &["run", "status", "plan", "revert", "new", "check", "repair"]),
-        ("backup", &["list", "show", "verify", "prune"]),
+        ("backup", &["list", "show", "verify", "prune", "schedule"]),
     ];
     for (verb, words) in below {
         for word in words {

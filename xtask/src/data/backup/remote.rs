@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +12,7 @@ use archive::part::Pipe;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::tools::{self, Input, Piped, Ran};
+use crate::tools::{self, Input, Output, Piped, Ran};
 use crate::ui::{Exit, Failure, units};
 
 /// rclone's exit code for a folder that is not there.
@@ -92,7 +92,7 @@ impl Remote {
         let mut command = self.command("cat");
         command.arg(&self.path);
         let (process, output) = tools::pipe(command, Stdio::null())?;
-        Ok(Box::new(Download { output, process: Some(process) }))
+        Ok(Box::new(Output::new(process, output)))
     }
 
     /// Takes a file's bytes there while they come.
@@ -168,7 +168,7 @@ impl Write for Upload {
             (Err(error), Some(process)) => {
                 // It has ended, and says why; a broken pipe does not.
                 drop(self.input.take());
-                Err(process.finish().err().map_or(error, |said| io::Error::other(format!("{said:#}{}", body(&said)))))
+                Err(process.finish().err().map_or(error, tools::as_text))
             }
             (written, process) => {
                 self.process = process;
@@ -180,12 +180,6 @@ impl Write for Upload {
     fn flush(&mut self) -> io::Result<()> {
         self.input.as_mut().map_or(Ok(()), ChildStdin::flush)
     }
-}
-
-/// What the program said, of an error that passes through where only text can.
-fn body(error: &anyhow::Error) -> String {
-    let body = error.downcast_ref::<Failure>().map_or("", |failure| failure.body.trim_end());
-    if body.is_empty() { String::new() } else { format!("\n{body}") }
 }
 
 impl Pipe for Upload {
@@ -200,32 +194,6 @@ impl Pipe for Upload {
 
 impl Drop for Upload {
     /// The end of its input would be the end of the file: a half one must not be taken for whole.
-    fn drop(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.kill();
-        }
-    }
-}
-
-struct Download {
-    output: ChildStdout,
-    process: Option<Piped>,
-}
-
-impl Read for Download {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.output.read(buffer)?;
-        if read == 0
-            && !buffer.is_empty()
-            && let Some(process) = self.process.take()
-        {
-            process.finish().map_err(|error| io::Error::other(format!("{error:#}{}", body(&error))))?;
-        }
-        Ok(read)
-    }
-}
-
-impl Drop for Download {
     fn drop(&mut self) {
         if let Some(process) = self.process.take() {
             process.kill();

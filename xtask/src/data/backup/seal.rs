@@ -9,7 +9,7 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 use anyhow::{Result, bail};
 use archive::part::{Pipe, Seal};
 
-use crate::tools::{self, Piped};
+use crate::tools::{self, Output, Piped};
 use crate::ui::{Exit, Failure};
 
 /// Who a backup is encrypted for, or who opens one.
@@ -64,7 +64,7 @@ impl Seal for Age {
         let Some(mut input) = process.stdin() else { bail!("`age` takes no input") };
         // It ends early where it cannot open the file, and its own words then say why.
         std::thread::spawn(move || drop(io::copy(&mut sealed, &mut input)));
-        Ok(Box::new(Opening { output, process: Some(process) }))
+        Ok(Box::new(Output::new(process, output)))
     }
 }
 
@@ -97,22 +97,5 @@ impl Pipe for Sealing {
             Ok(copied) => copied?.finish(),
             Err(_) => bail!("the copying thread ended in a panic"),
         }
-    }
-}
-
-struct Opening {
-    output: ChildStdout,
-    process: Option<Piped>,
-}
-
-impl Read for Opening {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.output.read(buffer)?;
-        if read == 0
-            && let Some(process) = self.process.take()
-        {
-            process.finish().map_err(|error| io::Error::other(format!("{error:#}")))?;
-        }
-        Ok(read)
     }
 }
