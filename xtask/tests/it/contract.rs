@@ -5,19 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Checkout, ENGINES, Engine, docker, finish, signal, skip_docker, wait_until};
-
-/// One test for each engine.
-macro_rules! on_both_engines {
-    ($($test:ident)*) => {
-        mod native {
-            $(#[test] fn $test() { super::$test(super::Engine::Native) })*
-        }
-        mod docker_engine {
-            $(#[test] fn $test() { super::$test(super::Engine::Docker) })*
-        }
-    };
-}
+use crate::support::{Checkout, ENGINES, Engine, docker, finish, on_both_engines, signal, skip_docker, wait_until};
 
 on_both_engines! {
     everyday_verbs_do_what_they_say

@@ -5,23 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Checkout, finish, is_running, signal, wait_until};
+use crate::support::{Checkout, Random, finish, is_running, pid_of, signal, wait_until};
 
 const SERVICES: [&str; 4] = ["up", "learning", "user", "redis"];
-
-/// A number from a seed, so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
-fn pid_of(child: &std::process::Child) -> i32 {
-    i32::try_from(child.id()).unwrap()
-}
 
 #[test]
 fn killed_at_any_moment_the_next_up_works() {

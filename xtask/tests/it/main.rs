@@ -10,6 +10,7 @@
     reason = "tests start programs and write files as people do"
 )]
 
+mod backup;
 mod backup_incremental;
 mod backup_keeping;
 mod backup_remote;

@@ -36,6 +36,19 @@ pub enum Engine {
 
 pub const ENGINES: [Engine; 2] = [Engine::Native, Engine::Docker];
 
+/// One test for each engine.
+macro_rules! on_both_engines {
+    ($($test:ident)*) => {
+        mod native {
+            $(#[test] fn $test() { super::$test(crate::support::Engine::Native) })*
+        }
+        mod docker_engine {
+            $(#[test] fn $test() { super::$test(crate::support::Engine::Docker) })*
+        }
+    };
+}
+pub(crate) use on_both_engines;
+
 /// What one run of the helper gave.
 #[derive(Debug)]
 pub struct Ran {
@@ -418,6 +431,20 @@ fn is_zombie(pid: i32) -> bool {
 
 pub fn is_running(pid: i32) -> bool {
     !is_zombie(pid)
+}
+
+/// A number from a seed, so that a failure can be repeated.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+pub fn pid_of(child: &Child) -> i32 {
+    i32::try_from(child.id()).unwrap()
 }
 
 #[track_caller]

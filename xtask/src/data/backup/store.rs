@@ -59,6 +59,16 @@ pub struct Verified {
     pub was_restored: bool,
 }
 
+/// [`Verified`] as a file has it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Noted {
+    verified: Verified,
+    /// BLAKE3 of the hash of the manifest and of what is said of it: neither a flipped bit nor a file of another backup may
+    /// claim a verification that never was.
+    proof: String,
+}
+
 impl Store {
     /// `backups/<stack>` of the checkout.
     pub fn of(repository: &Repository, stack: &str) -> Store {
@@ -226,12 +236,20 @@ impl Partial {
 }
 
 impl Kept {
+    /// What it says of itself; whatever is wrong with that, the backup is broken.
     pub fn manifest(&self) -> Result<Manifest> {
-        let manifest = Manifest::read(&self.folder)?;
+        let manifest = Manifest::read(&self.folder).map_err(|error| self.broken(&[format!("{error:#}")]))?;
         if (manifest.name.as_str(), manifest.backup.as_str()) != (self.name.as_str(), self.backup.as_str()) {
-            bail!("`{}` says that it is backup `{}` of `{}`", self.folder.display(), manifest.backup, manifest.name);
+            let says = format!("it says that it is backup `{}` of `{}`", manifest.backup, manifest.name);
+            return Err(self.broken(&[says]));
         }
         Ok(manifest)
+    }
+
+    pub fn broken(&self, faults: &[String]) -> anyhow::Error {
+        let title = format!("backup `{}` of `{}` is broken", self.backup, self.name);
+        let body = faults.iter().map(|fault| format!("  {fault}\n")).collect::<String>();
+        Failure::new(Exit::Found, title).body(body).into()
     }
 
     /// `learning 2026-11-22T09-53-43Z`.
@@ -239,18 +257,26 @@ impl Kept {
         format!("{} {}", self.name, self.backup)
     }
 
-    /// What is known of it; nothing where that file is broken.
+    /// What is known of it; nothing where that file is broken, or is about another backup.
     pub fn verified(&self) -> Option<Verified> {
-        files::read_json(&self.folder.join(VERIFIED)).ok().flatten()
+        let Noted { verified, proof }: Noted = files::read_json(&self.folder.join(VERIFIED)).ok().flatten()?;
+        (self.proof(&verified).ok()? == proof).then_some(verified)
     }
 
     /// Says it beside the backup, for everybody who looks there.
     pub fn note_verified(&self, verified: &Verified) -> Result<()> {
-        files::write_json(&self.folder.join(VERIFIED), verified)?;
+        let noted = Noted { verified: verified.clone(), proof: self.proof(verified)? };
+        files::write_json(&self.folder.join(VERIFIED), &noted)?;
         match &self.place {
             Place::Folder(_) => Ok(()),
-            Place::Remote(_) => self.place.write(VERIFIED, &serde_json::to_vec_pretty(verified)?),
+            Place::Remote(_) => self.place.write(VERIFIED, &serde_json::to_vec_pretty(&noted)?),
         }
+    }
+
+    fn proof(&self, verified: &Verified) -> Result<String> {
+        let hash = std::fs::read(self.folder.join(MANIFEST_HASH))?;
+        let (proof, _) = part::digest([hash, serde_json::to_vec(verified)?].concat().as_slice())?;
+        Ok(proof)
     }
 
     /// A backup that turned out to be broken is verified no longer.

@@ -11,7 +11,6 @@ use archive::part::Seal;
 
 use super::manifest::{Database, Evidence, Manifest, Subject};
 use super::store::Kept;
-use crate::ui::{Exit, Failure};
 
 const READ_AT_ONCE: usize = 256 << 10;
 /// What [`decode`] gives of a file's begin.
@@ -20,11 +19,11 @@ const RDB_MAGIC: &[u8] = b"REDIS";
 
 /// Reads the manifest and proves every part's bytes; all that is wrong is told at once. It blocks.
 pub fn bytes(kept: &Kept) -> Result<Manifest> {
-    let manifest = kept.manifest().map_err(|error| broken(kept, vec![format!("{error:#}")]))?;
+    let manifest = kept.manifest()?;
     let faults = each(&manifest.parts, |part| kept.prove(part));
     match faults.is_empty() {
         true => Ok(manifest),
-        false => Err(broken(kept, faults)),
+        false => Err(kept.broken(&faults)),
     }
 }
 
@@ -50,7 +49,7 @@ pub fn content(kept: &Kept, seal: Option<&dyn Seal>) -> Result<Manifest> {
     };
     match faults.is_empty() {
         true => Ok(manifest),
-        false => Err(broken(kept, faults)),
+        false => Err(kept.broken(&faults)),
     }
 }
 
@@ -150,10 +149,4 @@ pub fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Vec
     let mut faults = faults.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     faults.sort();
     faults.into_iter().map(|(_, fault)| fault).collect()
-}
-
-fn broken(kept: &Kept, faults: Vec<String>) -> anyhow::Error {
-    let title = format!("backup `{}` of `{}` is broken", kept.backup, kept.name);
-    let body = faults.iter().map(|fault| format!("  {fault}\n")).collect::<String>();
-    Failure::new(Exit::Found, title).body(body).into()
 }
