@@ -12,6 +12,14 @@ pub struct Content {
     pub hash: u128,
 }
 
+/// What both hold together.
+impl std::ops::AddAssign for Content {
+    fn add_assign(&mut self, other: Content) {
+        self.rows += other.rows;
+        self.hash = self.hash.wrapping_add(other.hash);
+    }
+}
+
 impl fmt::Display for Content {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} rows, {:032x}", self.rows, self.hash)

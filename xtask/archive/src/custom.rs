@@ -50,6 +50,12 @@ impl Entry {
         self.kind == "TABLE DATA"
     }
 
+    /// The table that a partition's rows are copied into, as SQL names it, where they may come to lie in another partition: hashes
+    /// of some types are other ones in every database.
+    pub fn partition_root(&self) -> Option<&str> {
+        self.definition.trim().strip_prefix("-- load via partition root ")
+    }
+
     pub fn is_large_objects(&self) -> bool {
         self.has_data && !self.is_rows()
     }

@@ -47,7 +47,7 @@ impl Side {
         let leftovers =
             format!("SELECT datname::text FROM pg_database WHERE starts_with(datname, {})", literal(purpose.prefix()));
         for row in sqlx::raw_sql(AssertSqlSafe(leftovers)).fetch_all(&mut admin).await? {
-            drop_database(&mut admin, row.try_get(0)?).await?;
+            drop_database(door, user, row.try_get(0)?).await?;
         }
         let name = format!("{}{}", purpose.prefix(), std::process::id());
         let (made, owner, options) = (identifier(&name), identifier(user), purpose.options());
@@ -67,7 +67,7 @@ impl Side {
     /// Drops it, and says whether that worked.
     pub async fn remove(mut self) -> Result<()> {
         self.is_gone = true;
-        drop_by_name(&self.door, &self.user, &self.name).await
+        drop_database(&self.door, &self.user, &self.name).await
     }
 
     /// It has become somebody's: another name, and no longer this one's to drop.
@@ -85,22 +85,38 @@ impl Drop for Side {
         let (door, user, name) = (self.door.clone(), self.user.clone(), self.name.clone());
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(drop_by_name(&door, &user, &name))
+            runtime.block_on(drop_database(&door, &user, &name))
         });
         // What stays behind, the next of its kind removes.
         drop(dropping.join());
     }
 }
 
-async fn drop_by_name(door: &Door, user: &str, name: &str) -> Result<()> {
-    let mut admin = postgres::open(door, user, MAINTENANCE_DATABASE).await?;
-    drop_database(&mut admin, name).await?;
-    Ok(admin.close().await?)
-}
-
 /// Drops a database with whoever is connected to it.
-pub async fn drop_database(admin: &mut PgConnection, name: &str) -> Result<()> {
+pub async fn drop_database(door: &Door, user: &str, name: &str) -> Result<()> {
+    let mut admin = postgres::open(door, user, MAINTENANCE_DATABASE).await?;
+    // A server drops no database that subscribes to something. What it subscribed to keeps its slot for who comes next.
+    let subscriptions = format!(
+        "SELECT subname::text FROM pg_subscription JOIN pg_database ON pg_database.oid = subdbid WHERE datname = {}",
+        literal(name)
+    );
+    let subscriptions = sqlx::raw_sql(AssertSqlSafe(subscriptions)).fetch_all(&mut admin).await?;
+    if !subscriptions.is_empty() {
+        let mut inside = postgres::open(door, user, name).await?;
+        for row in subscriptions {
+            let subscription = identifier(row.try_get(0)?);
+            for step in [
+                "ALTER SUBSCRIPTION {} DISABLE",
+                "ALTER SUBSCRIPTION {} SET (slot_name = NONE)",
+                "DROP SUBSCRIPTION {}",
+            ] {
+                let sql = step.replace("{}", &subscription);
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut inside).await?;
+            }
+        }
+        inside.close().await?;
+    }
     let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(admin).await.with_context(|| format!("cannot drop `{name}`"))?;
-    Ok(())
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.with_context(|| format!("cannot drop `{name}`"))?;
+    Ok(admin.close().await?)
 }

@@ -2,6 +2,7 @@
 //! whatever happens to it, costs the live database a row.
 
 mod damage;
+mod everything;
 mod interrupted;
 
 use std::fs;

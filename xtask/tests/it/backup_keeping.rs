@@ -47,7 +47,7 @@ fn verdicts(plan: &Value) -> Vec<(String, String)> {
 fn prune_does_what_its_dry_run_says() {
     let (checkout, only) = checkout_with_a_backup();
     let verified = again_at(&only, "2025-01-05T03:00:00Z");
-    checkout.run(&["backup", "verify", "redis", "--backup", "2025-01-05"]).ok();
+    checkout.run(&["backup", "verify", "redis", "--backup", "2025-01-05T03"]).ok();
     for time in ["2025-01-06T03:00:00Z", "2025-02-01T03:00:00Z", "2025-02-01T04:00:00Z"] {
         again_at(&only, time);
     }

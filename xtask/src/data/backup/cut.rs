@@ -24,8 +24,10 @@ const FACTS: &str = "SELECT current_setting('server_version'), \
        FROM pg_extension WHERE extname <> 'plpgsql'), \
     (SELECT coalesce(json_agg(rolname ORDER BY rolname), '[]')::text FROM pg_roles WHERE oid IN \
        (SELECT refobjid FROM pg_shdepend WHERE dbid = pg_database.oid AND refclassid = 'pg_authid'::regclass)), \
-    (SELECT coalesce(json_agg(relnamespace::regnamespace::text || '.' || relname ORDER BY relname), '[]')::text \
-       FROM pg_class WHERE relkind = 'r' AND relname LIKE '\\_sqlx\\_migrations%') \
+    (SELECT coalesce(json_agg(json_build_array(concat(nspname, '.', relname), format('%I.%I', nspname, relname)) \
+       ORDER BY relname, nspname), '[]')::text \
+       FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN pg_attribute ON attrelid = pg_class.oid \
+       WHERE relkind = 'r' AND relname LIKE '\\_sqlx\\_migrations%' AND attname = 'version' AND atttypid = 'bigint'::regtype) \
     FROM pg_database WHERE datname = current_database()";
 
 /// `NULL` where the role may not see when the checkpointer began.
@@ -149,10 +151,9 @@ fn text(row: &PgRow, index: usize) -> Result<String, sqlx::Error> {
 async fn facts(connection: &mut PgConnection) -> Result<Facts> {
     let row = sqlx::raw_sql(FACTS).fetch_one(&mut *connection).await?;
     let mut migrations = Vec::new();
-    let tables: Vec<String> = serde_json::from_str(&text(&row, 6)?)?;
-    for table in tables {
-        let named: Vec<String> = table.splitn(2, '.').map(|part| identifier(part.trim_matches('"'))).collect();
-        let sql = format!("SELECT version::text FROM {} ORDER BY version", named.join("."));
+    let tables: Vec<(String, String)> = serde_json::from_str(&text(&row, 6)?)?;
+    for (table, quoted) in tables {
+        let sql = format!("SELECT version::text FROM {quoted} ORDER BY version");
         let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
         let versions: Result<Vec<i64>> = rows.iter().map(|row| Ok(text(row, 0)?.parse()?)).collect();
         migrations.push(History { table, versions: versions? });

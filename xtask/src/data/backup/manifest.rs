@@ -164,6 +164,13 @@ impl From<Content> for Evidence {
     }
 }
 
+/// What is no hash is none that anything has.
+impl From<&Evidence> for Content {
+    fn from(evidence: &Evidence) -> Content {
+        Content { rows: evidence.rows, hash: u128::from_str_radix(&evidence.content, 16).unwrap_or_default() }
+    }
+}
+
 /// What the dump sets a sequence to, as it says it: `42, true`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

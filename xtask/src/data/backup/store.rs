@@ -275,7 +275,7 @@ impl Kept {
 
     fn proof(&self, verified: &Verified) -> Result<String> {
         let hash = std::fs::read(self.folder.join(MANIFEST_HASH))?;
-        let (proof, _) = archive::part::digest([hash, serde_json::to_vec(verified)?].concat().as_slice())?;
+        let (proof, _) = part::digest([hash, serde_json::to_vec(verified)?].concat().as_slice())?;
         Ok(proof)
     }
 

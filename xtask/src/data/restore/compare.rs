@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anyhow::Result;
+use archive::content::Content;
 use archive::custom::{Entry, Head};
 use archive::split::{Split, Treatment};
 
 use super::load::Source;
 use crate::data::backup::dump::{self, Wanted};
-use crate::data::backup::manifest::{Evidence, Sequence};
+use crate::data::backup::manifest::Sequence;
 use crate::engine::clients::Clients;
 use crate::ui::units;
 
@@ -43,42 +44,49 @@ fn is_comparable(backup: &Head, restored: &Head) -> bool {
 }
 
 fn contents(source: &Source, split: &Split) -> Vec<String> {
-    let mut found: BTreeMap<(String, String), Evidence> = BTreeMap::new();
-    let mut objects: Vec<Evidence> = Vec::new();
+    let mut backed_up: BTreeMap<String, Content> = BTreeMap::new();
+    for table in &source.database.tables {
+        let name = place(source.head.entry(table.dump_id), &table.schema, &table.name);
+        *backed_up.entry(name).or_default() += Content::from(&table.evidence);
+    }
+    let (mut restored, mut objects): (BTreeMap<String, Content>, Content) = Default::default();
     for data in &split.data {
         let Some(entry) = split.head.entry(data.dump_id) else { continue };
         match entry.is_rows() {
-            true => drop(found.insert((entry.schema.clone(), entry.tag.clone()), data.content.into())),
-            false => objects.push(data.content.into()),
+            true => *restored.entry(place(Some(entry), &entry.schema, &entry.tag)).or_default() += data.content,
+            false => objects += data.content,
         }
     }
     let mut differences = Vec::new();
-    for table in &source.database.tables {
-        let name = format!("{}.{}", table.schema, table.name);
-        match found.remove(&(table.schema.clone(), table.name.clone())) {
+    for (name, was) in &backed_up {
+        match restored.remove(name) {
             None => differences.push(format!("`{name}` is not there")),
-            Some(is) if is.rows != table.evidence.rows => differences.push(format!(
+            Some(is) if is.rows != was.rows => differences.push(format!(
                 "`{name}` has {} rows, and {} were backed up",
                 units::count(is.rows),
-                units::count(table.evidence.rows)
+                units::count(was.rows)
             )),
-            Some(is) if is != table.evidence => {
+            Some(is) if is != *was => {
                 differences.push(format!("`{name}` has as many rows as were backed up, with other contents"));
             }
             Some(_) => {}
         }
     }
-    differences.extend(found.keys().map(|(schema, name)| format!("`{schema}.{name}` was not in the backup")));
-    let total = |all: &mut dyn Iterator<Item = &Evidence>| {
-        all.fold((0, 0u128), |(rows, hash), one| {
-            (rows + one.rows, hash.wrapping_add(u128::from_str_radix(&one.content, 16).unwrap_or(0)))
-        })
-    };
-    let backed_up = total(&mut source.database.large_objects.iter().map(|one| &one.evidence));
-    if backed_up != total(&mut objects.iter()) {
+    differences.extend(restored.keys().map(|name| format!("`{name}` was not in the backup")));
+    let mut backed_up = Content::default();
+    source.database.large_objects.iter().for_each(|one| backed_up += Content::from(&one.evidence));
+    if backed_up != objects {
         differences.push("the large objects are not those that were backed up".to_owned());
     }
     differences
+}
+
+/// Where rows belong: rows of some partitions may lie in any of them.
+fn place(entry: Option<&Entry>, schema: &str, table: &str) -> String {
+    match entry.and_then(Entry::partition_root) {
+        Some(root) => root.to_owned(),
+        None => format!("{schema}.{table}"),
+    }
 }
 
 fn sequences(backup: &[Sequence], restored: &[Sequence]) -> Vec<String> {

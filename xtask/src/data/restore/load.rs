@@ -151,7 +151,7 @@ async fn table(
     written: &AtomicU64,
 ) -> Result<()> {
     let copy = entry.copy.trim().trim_end_matches(';');
-    if bytes < LARGE {
+    if bytes < LARGE || entry.partition_root().is_some() {
         return stream(connection, source, file, copy, written).await.map(drop);
     }
     // Rows that are frozen as they come need a table that this very transaction has emptied.
@@ -237,10 +237,13 @@ async fn indexes(source: &Source, clients: &Clients, side: &Side) -> Result<()> 
 /// Lets the server look at every table, on two connections at once: plans are good from the first query on.
 pub async fn analyze(side: &Side) -> Result<()> {
     let mut connection = side.connect().await?;
+    // Whoever looks at a table looks at its partitions and children, and foreign ones may be out of reach.
     let sql = format!(
-        "SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+        "WITH RECURSIVE foreign_below AS (SELECT inhparent FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE relkind = 'f' \
+         UNION SELECT pg_inherits.inhparent FROM pg_inherits JOIN foreign_below ON inhrelid = foreign_below.inhparent) \
+         SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
          WHERE relkind IN ('r', 'p', 'm') AND nspname <> 'information_schema' AND NOT starts_with(nspname, {}) \
-         ORDER BY relpages DESC",
+         AND pg_class.oid NOT IN (SELECT inhparent FROM foreign_below) ORDER BY relpages DESC",
         literal("pg_")
     );
     let tables = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut connection).await?;

@@ -180,11 +180,10 @@ impl Server<'_> {
     }
 
     pub async fn drop_old(&self, old: &[Old]) -> Result<()> {
-        let mut admin = self.admin().await?;
         for old in old {
-            side::drop_database(&mut admin, &old.database).await?;
+            side::drop_database(self.door, self.user, &old.database).await?;
         }
-        Ok(admin.close().await?)
+        Ok(())
     }
 }
 
