@@ -275,7 +275,7 @@ impl Checkout<'_> {
 
 impl Drop for Checkout<'_> {
     fn drop(&mut self) {
-        if let Err(error) = run(self.helper().args(["down", "--volumes", "--yes", "--discard"])) {
+        if let Err(error) = run(self.helper().args(["down", "--volumes", "--yes", "--discard", "--no-backup"])) {
             println!("servers of the bench may be left: {error:#}");
         }
     }

@@ -102,8 +102,8 @@ pub struct UpArgs {
 
 /// Stop all services and forget their run state; data stay
 ///
-/// With `--volumes` the data go too: they are listed, you are asked, and they are put aside where
-/// `cargo xtask down --undo` finds them.
+/// With `--volumes` the data go too: they are listed, you are asked, what was never backed up is backed up, and they are put
+/// aside where `cargo xtask down --undo` finds them.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --volumes\n  cargo xtask down --volumes --yes --discard\n  \
@@ -119,6 +119,9 @@ pub struct DownArgs {
     /// Bring back the data that the last `down --volumes` put aside
     #[arg(long, conflicts_with_all = ["volumes", "discard", "dry_run"])]
     pub undo: bool,
+    /// Take no backup first of what has none
+    #[arg(long, requires = "volumes")]
+    pub no_backup: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -407,6 +410,9 @@ pub struct MigrateRevertArgs {
     /// Undo everything above this version; 0 undoes all
     #[arg(long, value_name = "VERSION", conflicts_with = "steps")]
     pub to: Option<i64>,
+    /// Take no backup first of what has none
+    #[arg(long)]
+    pub no_backup: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -484,6 +490,9 @@ pub struct SeedArgs {
     /// Empty the tables that seeds filled, and fill them again
     #[arg(long)]
     pub again: bool,
+    /// Take no backup first of what has none
+    #[arg(long, requires = "again")]
+    pub no_backup: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

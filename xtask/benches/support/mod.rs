@@ -123,7 +123,7 @@ impl Databases {
 
 impl Drop for Databases {
     fn drop(&mut self) {
-        if let Err(error) = run(self.helper().args(["down", "--volumes", "--yes", "--discard"])) {
+        if let Err(error) = run(self.helper().args(["down", "--volumes", "--yes", "--discard", "--no-backup"])) {
             println!("servers of the bench may be left: {error:#}");
         }
     }

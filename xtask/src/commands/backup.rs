@@ -1,6 +1,7 @@
 //! `cargo xtask backup`: verified copies to keep. Without a word behind it, it takes one: a single cut through everything
 //! that is asked for.
 
+pub mod before;
 mod list;
 mod prune;
 pub mod schedule;

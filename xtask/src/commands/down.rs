@@ -1,15 +1,17 @@
 //! `cargo xtask down`: stops everything and forgets the run state; data stay. With `--volumes` the data go too, after they
 //! were listed and somebody agreed, and they are put aside for `--undo`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::backup::before::{self, Before};
 use super::stop::refuse_if_forgotten;
 use crate::cli::DownArgs;
 use crate::context::Context;
+use crate::engine::docker::Docker;
 use crate::engine::docker::volumes::Volume;
-use crate::engine::docker::{Docker, Look};
 use crate::engine::native::record::Record;
 use crate::engine::native::servers::{data_folder, socket_folder};
 use crate::engine::server::Server;
@@ -22,6 +24,8 @@ use crate::ui::{self, Exit, Failure, table, units};
 
 /// Holds what the last `down --volumes` put aside.
 const ASIDE: &str = "removed";
+/// The label of the backup that is taken first.
+const BEFORE_DOWN: &str = "before-down";
 
 pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
     if args.undo {
@@ -40,7 +44,9 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
     let names = engine.all_services().await?;
     let running = engine.running(&cx.stack).await?;
     let aside = instance.data_folder().join(ASIDE);
+    let before = before(cx, args, &names, &running)?;
     if args.dry_run {
+        before.plan()?;
         for name in &names {
             let running = running.iter().any(|server| server.service == *name);
             let data = if args.volumes { "remove its data" } else { "keep its data" };
@@ -60,7 +66,9 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
             true => "They are gone for good (`--discard`).",
             false => "They are put aside: `cargo xtask down --undo` brings them back.",
         });
+        before.tell();
         agree(cx, args).await?;
+        before.take(cx, &instance, BEFORE_DOWN).await?;
     }
     let stopped = engine.stop(&names, &lock).await?;
     files::remove_folder(&socket_folder(&instance))?;
@@ -104,7 +112,15 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
 async fn remove_containers(cx: &Context, args: &DownArgs, docker: &Docker<'_>, lock: &Lock) -> Result<Exit> {
     let look = docker.look().await?;
     let running = look.containers.iter().filter(|container| container.is_running()).count();
+    let servers = Engine::of(docker.repository, docker.stack, docker.instance).running(docker.stack).await?;
+    let sizes = if args.volumes { docker.volume_sizes().await? } else { BTreeMap::new() };
+    // Compose makes the volumes of the whole file: what was never used is not worth a word.
+    let is_used = |volume: &&Volume| sizes.get(&volume.name).is_none_or(|size| size != "0B");
+    let used: Vec<&Volume> = look.volumes.iter().filter(is_used).collect();
+    let volumes: Vec<String> = used.iter().map(|volume| named(cx, volume).to_owned()).collect();
+    let before = before(cx, args, &volumes, &servers)?;
     if args.dry_run {
+        before.plan()?;
         for container in &look.containers {
             let stop = if container.is_running() { "stop, " } else { "" };
             ui::data(&format!("  {}: {stop}remove the container\n", container.service))?;
@@ -115,8 +131,10 @@ async fn remove_containers(cx: &Context, args: &DownArgs, docker: &Docker<'_>, l
         return Ok(Exit::Done);
     }
     if args.volumes && !look.volumes.is_empty() {
-        list_volumes(cx, docker, &look).await?;
+        list_volumes(cx, &used, &sizes, &servers).await?;
+        before.tell();
         agree(cx, args).await?;
+        before.take(cx, docker.instance, BEFORE_DOWN).await?;
     }
     docker.down(lock.share()?).await?;
     let services = units::plural(running, "service");
@@ -151,15 +169,36 @@ async fn content(cx: &Context, server: &Server) -> Option<String> {
     }
 }
 
-async fn list_volumes(cx: &Context, docker: &Docker<'_>, look: &Look) -> Result<()> {
-    let running = Engine::of(docker.repository, docker.stack, docker.instance).running(docker.stack).await?;
-    let sizes = docker.volume_sizes().await?;
+/// The service that a volume belongs to, or the volume itself.
+fn named<'a>(cx: &'a Context, volume: &'a Volume) -> &'a str {
+    let service = cx.stack.services.iter().find(|one| one.volume.as_deref() == Some(volume.short_name()));
+    service.map_or(volume.short_name(), |service| &service.short_name)
+}
+
+/// Without `--volumes` nothing is destroyed.
+fn before<'a>(cx: &'a Context, args: &DownArgs, names: &[String], running: &[Server]) -> Result<Before<'a>> {
+    let names = if args.volumes { names } else { &[] };
+    let is_running = |name: &str| running.iter().any(|server| server.service == name);
+    Before::look(cx, names, is_running, args.no_backup.into())
+}
+
+/// How old the last backup is, of what can have one.
+fn last_backup(cx: &Context, name: &str) -> Result<String> {
+    match cx.stack.service(name).map(|service| &service.kind) {
+        Some(Kind::Postgres(_) | Kind::Redis(_)) => before::last(cx, name),
+        _ => Ok(String::new()),
+    }
+}
+
+async fn list_volumes(
+    cx: &Context,
+    volumes: &[&Volume],
+    sizes: &BTreeMap<String, String>,
+    running: &[Server],
+) -> Result<()> {
     let mut rows = Vec::new();
-    // Compose makes the volumes of the whole file: what was never used is not worth a line.
-    let is_used = |volume: &&Volume| sizes.get(&volume.name).is_none_or(|size| size != "0B");
-    for volume in look.volumes.iter().filter(is_used) {
-        let service = cx.stack.services.iter().find(|one| one.volume.as_deref() == Some(volume.short_name()));
-        let name = service.map_or(volume.short_name(), |service| &service.short_name);
+    for volume in volumes {
+        let name = named(cx, volume);
         let server = running.iter().find(|server| server.service == name);
         let content = match server {
             Some(server) => content(cx, server).await,
@@ -170,6 +209,7 @@ async fn list_volumes(cx: &Context, docker: &Docker<'_>, look: &Look) -> Result<
             content.unwrap_or_else(|| "–".into()),
             sizes.get(&volume.name).cloned().unwrap_or_else(|| "–".into()),
             format!("made {} ago", units::span(units::since(volume.created_at))),
+            last_backup(cx, name)?,
         ]);
     }
     tell_list(cx, EngineKind::Docker, rows);
@@ -193,7 +233,7 @@ async fn list_data(cx: &Context, instance: &Instance, names: &[String], running:
             Some(server) => content(cx, server).await,
             None => None,
         };
-        rows.push(vec![name.clone(), content.unwrap_or_else(|| "–".into()), size]);
+        rows.push(vec![name.clone(), content.unwrap_or_else(|| "–".into()), size, last_backup(cx, name)?]);
     }
     tell_list(cx, EngineKind::Native, rows);
     let aside = instance.data_folder().join(ASIDE);
@@ -212,7 +252,9 @@ async fn agree(cx: &Context, args: &DownArgs) -> Result<()> {
         return Ok(());
     }
     let discard = if args.discard { " --discard" } else { "" };
-    cx.agree(&format!("cargo xtask down --volumes --yes{discard}{}", cx.stack_option()), "nothing was done").await
+    let no_backup = if args.no_backup { " --no-backup" } else { "" };
+    cx.agree(&format!("cargo xtask down --volumes --yes{discard}{no_backup}{}", cx.stack_option()), "nothing was done")
+        .await
 }
 
 /// Renames the service folders out of the way. Repeating it after an interruption finishes it: the folder that collects

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::backup::before::{self, Before};
 use crate::cli::{
     MigrateArgs, MigrateCheckArgs, MigrateNewArgs, MigratePlanArgs, MigrateRepairArgs, MigrateRevertArgs,
     MigrateRunArgs, MigrateStatusArgs, MigrateTimeouts, MigrateVerb, OtherServer,
@@ -337,11 +338,22 @@ async fn revert(cx: &Context, args: &MigrateRevertArgs) -> Result<Exit> {
         units::plural(count, "migration")
     ));
     ui::tell(rendered_plan(&planned));
+    let losing: Vec<String> =
+        planned.iter().filter(|(_, steps)| !steps.is_empty()).map(|(name, _)| (*name).to_owned()).collect();
+    let backups = losing.iter().map(|name| Ok(vec![name.clone(), before::last(cx, name)?]));
+    ui::tell(format!("\n{}", table::columns(backups.collect::<Result<_>>()?, &[])));
+    let before = Before::look(cx, &losing, |_| true, args.no_backup.into())?;
+    before.tell();
     if args.dry_run {
         return Ok(Exit::Done);
     }
     if !args.yes {
-        cx.agree(&format!("cargo xtask migrate revert --yes{}", cx.stack_option()), "nothing was done").await?;
+        let no_backup = if args.no_backup { " --no-backup" } else { "" };
+        let command = format!("cargo xtask migrate revert{no_backup} --yes{}", cx.stack_option());
+        cx.agree(&command, "nothing was done").await?;
+    }
+    if let Some(instance) = cx.instance()? {
+        before.take(cx, &instance, "before-revert").await?;
     }
     let ran = set.revert(back, timeouts(&args.timeouts)).await?;
     tell_ran(cx, args.json, &set, ran, begun, "reverted migration")

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
+use super::backup::before::{self, Before};
 use crate::cli::SeedArgs;
 use crate::context::{self, Context, unknown};
 use crate::data::seed::checksums::Checksums;
@@ -59,7 +60,7 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
         jobs.into_iter().partition(|job| !args.again && job.state == State::Same);
     inspect(&jobs)?;
     if args.again {
-        agree(cx, args, &dying(&mut jobs).await?).await?;
+        agree(cx, args, &instance, &dying(&mut jobs).await?).await?;
     }
     let rows = if args.again { Rows::Empty } else { Rows::Keep };
     let outcomes = run::all(&mut jobs, rows, cx.waits(), &command(cx, args, false)).await?;
@@ -207,32 +208,44 @@ async fn dying(jobs: &mut [Job<'_>]) -> Result<Vec<(String, Vec<Dying>)>> {
     try_join_all(looking).await
 }
 
-fn describe(cx: &Context, dying: &[(String, Vec<Dying>)]) -> String {
+fn describe(cx: &Context, dying: &[(String, Vec<Dying>)]) -> Result<String> {
     let mut rows = Vec::new();
     for (name, tables) in dying {
         for (index, one) in tables.iter().filter(|one| one.rows > 0).enumerate() {
-            let name = if index == 0 { name.clone() } else { String::new() };
-            rows.push(vec![name, one.table.clone(), units::count(one.rows), "rows".to_owned()]);
+            let (name, backup) = match index {
+                0 => (name.clone(), before::last(cx, name)?),
+                _ => (String::new(), String::new()),
+            };
+            rows.push(vec![name, one.table.clone(), units::count(one.rows), "rows".to_owned(), backup]);
         }
     }
-    format!(
+    Ok(format!(
         "This empties tables of {}, with all that people put into them:\n\n{}\n",
         cx.stack.name,
         table::columns(rows, &[2])
-    )
+    ))
 }
 
 /// Tells what dies, and asks a person by the stack's name.
-async fn agree(cx: &Context, args: &SeedArgs, dying: &[(String, Vec<Dying>)]) -> Result<()> {
+async fn agree(cx: &Context, args: &SeedArgs, instance: &Instance, dying: &[(String, Vec<Dying>)]) -> Result<()> {
     if dying.iter().flat_map(|(_, tables)| tables).all(|one| one.rows == 0) {
         return Ok(());
     }
-    ui::tell(describe(cx, dying));
-    if args.yes {
-        return Ok(());
+    ui::tell(describe(cx, dying)?);
+    let names: Vec<String> = emptied(dying).map(str::to_owned).collect();
+    let before = Before::look(cx, &names, |_| true, args.no_backup.into())?;
+    before.tell();
+    if !args.yes {
+        let command = command(cx, args, true);
+        let no_backup = if args.no_backup { " --no-backup" } else { "" };
+        cx.agree(&format!("{}{no_backup} --yes", command.trim_matches('`')), "nothing was changed").await?;
     }
-    let command = command(cx, args, true);
-    cx.agree(&format!("{} --yes", command.trim_matches('`')), "nothing was changed").await
+    before.take(cx, instance, "before-seed").await
+}
+
+/// The databases that lose rows.
+fn emptied(dying: &[(String, Vec<Dying>)]) -> impl Iterator<Item = &str> {
+    dying.iter().filter(|(_, tables)| tables.iter().any(|one| one.rows > 0)).map(|(name, _)| name.as_str())
 }
 
 async fn dry_run(cx: &Context, args: &SeedArgs, jobs: &mut [Job<'_>]) -> Result<Exit> {
@@ -258,7 +271,7 @@ async fn dry_run(cx: &Context, args: &SeedArgs, jobs: &mut [Job<'_>]) -> Result<
     }
     refuse(cx, args, jobs)?;
     if args.again {
-        ui::tell(describe(cx, &dying(jobs).await?));
+        ui::tell(describe(cx, &dying(jobs).await?)?);
     }
     Ok(Exit::Done)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Checkout, copy_tree};
+use crate::support::{Checkout, ENGINES, Engine, copy_tree};
 
 /// A checkout with one backup of `pubsub`-like smallness: Redis without keys. Nothing runs any more.
 fn checkout_with_a_backup() -> (Checkout, PathBuf) {
@@ -154,4 +154,65 @@ fn what_somebody_else_is_writing_is_no_leftover() {
     drop(claim);
     checkout.run(&["backup", "prune", "--yes"]).ok().says("1 leftover went");
     assert!(!writing.exists());
+}
+
+#[test]
+fn what_is_destroyed_is_backed_up_first() {
+    for engine in ENGINES {
+        let Some(checkout) = Checkout::on(engine) else { continue };
+        checkout.run(&["up", "learning", "user"]).ok();
+        checkout.sql("learning", "CREATE TABLE kept AS SELECT generate_series(1, 100) AS id");
+        checkout.run(&["backup", "user"]).ok();
+        checkout.run(&["backup", "verify", "user"]).ok();
+        let refused = checkout.run(&["down", "--volumes"]).exits(4);
+        refused.says("never backed up").says("ago, verified").says("A backup of learning is taken first");
+        assert!(!checkout.root.join("backups/effect/learning").exists(), "nobody agreed so far");
+        checkout.run(&["down", "--volumes", "--dry-run"]).ok().says("learning: back it up first");
+        // A place that takes no backup is no reason to lose what has none.
+        let backups = checkout.root.join("backups/effect/learning");
+        fs::write(&backups, "in the way").unwrap();
+        checkout.run(&["down", "--volumes", "--yes"]).exits(1).says("cannot read").says("learning");
+        fs::remove_file(&backups).unwrap();
+        // Nor is a database that cannot be dumped.
+        checkout.sql("learning", "CREATE FUNCTION broken() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+        checkout.sql("learning", "UPDATE pg_proc SET prolang = 999999 WHERE proname = 'broken'");
+        let ran = checkout.run(&["down", "--volumes", "--yes"]).exits(1);
+        ran.says("no backup of learning could be taken, nothing was destroyed").says("`--no-backup`");
+        assert_eq!(checkout.sql("learning", "SELECT count(*) FROM kept"), "100", "{engine:?}");
+    }
+}
+
+#[test]
+fn what_is_destroyed_comes_back_from_the_backup_that_was_taken_first() {
+    for engine in ENGINES {
+        let Some(checkout) = Checkout::on(engine) else { continue };
+        checkout.run(&["up", "learning", "user"]).ok();
+        checkout.sql("learning", "CREATE TABLE kept AS SELECT generate_series(1, 100) AS id");
+        checkout.run(&["stop", "user"]).ok();
+        let discard = ["down", "--volumes", "--yes"];
+        let ran =
+            checkout.run(&[&discard[..], if engine == Engine::Native { &["--discard"] } else { &[] }].concat()).ok();
+        ran.says("No backup of user can be taken: not running").says("backed up learning → backups/effect/*/");
+        checkout.run(&["backup", "list"]).ok().says("-before-down").says("1 backup");
+        checkout.run(&["up", "learning"]).ok();
+        checkout.run(&["restore", "learning", "--yes", "--force"]).ok();
+        assert_eq!(checkout.sql("learning", "SELECT count(*) FROM kept"), "100", "{engine:?}");
+        let ran = checkout.run(&["down", "--volumes", "--yes", "--no-backup"]).ok();
+        ran.says("last backup").silent_about("backed up learning");
+    }
+}
+
+#[test]
+fn seeding_again_and_reverting_back_up_first() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "user", "learning"]).ok();
+    checkout.run(&["seed", "user", "learning"]).ok();
+    checkout.run(&["seed", "user", "--again"]).exits(4).says("never backed up").says("A backup of user is taken first");
+    checkout.run(&["seed", "user", "--again", "--yes", "--no-backup"]).ok().silent_about("backed up user");
+    checkout.run(&["seed", "user", "--again", "--yes"]).ok().says("backed up user");
+    checkout.run(&["backup", "list", "user"]).ok().says("-before-seed");
+    checkout.run(&["migrate", "revert", "user", "--dry-run"]).ok().says("last backup").silent_about("taken first");
+    let ran = checkout.run(&["migrate", "revert", "learning", "--yes"]).ok();
+    ran.says("never backed up").says("backed up learning");
+    checkout.run(&["backup", "list", "learning"]).ok().says("-before-revert");
 }

@@ -296,7 +296,7 @@ impl Drop for Checkout {
             if !self.root.join(".xtask").join(stack).exists() {
                 continue;
             }
-            let ran = self.run(&["down", "--stack", stack, "--volumes", "--yes", "--discard"]);
+            let ran = self.run(&["down", "--stack", stack, "--volumes", "--yes", "--discard", "--no-backup"]);
             if ran.code != Some(0) {
                 eprintln!("down of {stack}: {}", ran.err);
             }
