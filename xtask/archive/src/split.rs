@@ -67,9 +67,10 @@ pub fn part_name(entry: &Entry) -> String {
 }
 
 /// Reads the output of `pg_dump --format=custom --compress=none` to its end. Parts go to `place`; without one everything is
-/// only counted and hashed. `read` is raised by every byte of data.
+/// only counted and hashed. `read` is raised by every byte of data. The input has no type of its own, so that all of this is
+/// compiled here, where it is optimised.
 pub fn split(
-    input: impl Read,
+    input: &mut dyn Read,
     place: Option<Place<'_>>,
     treat: &(dyn Fn(&Entry) -> Treatment + Sync),
     read: &AtomicU64,

@@ -62,8 +62,10 @@ pub fn dump(
         let exact = |(schema, table): &(String, String)| format!("{}.{}", identifier(schema), identifier(table));
         command.args(wanted.tables.iter().map(|table| format!("--table={}", exact(table))));
     }
-    let (process, output) = tools::pipe(command, Stdio::null())?;
-    let split = split(output, place, treat, read);
+    let (process, mut output) = tools::pipe(command, Stdio::null())?;
+    let split = split(&mut output, place, treat, read);
+    // A dump that nobody reads any more must not wait for one who does.
+    drop(output);
     // Where the dump failed, its own words say more than the end of its output does.
     match (process.finish(), split) {
         (Ok(_), split) => split.context("cannot take the dump apart"),
