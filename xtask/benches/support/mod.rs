@@ -41,6 +41,16 @@ pub struct Server {
     psql: PathBuf,
 }
 
+impl Server {
+    /// A program beside the server's, which finds the database by its socket.
+    pub fn client(&self, program: &str) -> Command {
+        let mut client = Command::new(self.psql.with_file_name(program));
+        client.env("PGHOST", &self.sockets).env("PGPORT", self.port.to_string());
+        client.env("PGUSER", &self.user).env("PGDATABASE", &self.database);
+        client
+    }
+}
+
 impl Databases {
     /// `prepare` writes what the folder is to hold before the databases start.
     pub fn start(prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Databases> {
@@ -111,12 +121,8 @@ impl Databases {
     }
 
     pub fn psql_of(&self, server: &Server, arguments: &[String]) -> Result<Child> {
-        let mut psql = Command::new(&server.psql);
-        psql.args(["-Xqv", "ON_ERROR_STOP=1", "--username", &server.user, "--dbname", &server.database, "--host"]);
-        psql.arg(&server.sockets)
-            .arg(format!("--port={}", server.port))
-            .args(arguments)
-            .current_dir(self.folder.path());
+        let mut psql = server.client("psql");
+        psql.args(["-Xqv", "ON_ERROR_STOP=1"]).args(arguments).current_dir(self.folder.path());
         psql.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start psql")
     }
 }
@@ -137,6 +143,16 @@ pub fn finished(mut child: Child) -> Result<()> {
 
 /// Runs to the end, which must be a good one; gives milliseconds, and megabytes of memory.
 pub fn run(command: &mut Command) -> Result<(f64, Option<f64>)> {
+    output(command).map(|(took, memory, _)| (took, memory))
+}
+
+/// As [`run`], and what it wrote as JSON.
+pub fn ask(command: &mut Command) -> Result<(f64, Option<f64>, Value)> {
+    let (took, memory, written) = output(command)?;
+    Ok((took, memory, serde_json::from_slice(&written)?))
+}
+
+fn output(command: &mut Command) -> Result<(f64, Option<f64>, Vec<u8>)> {
     let begun = Instant::now();
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let status = PathBuf::from(format!("/proc/{}/status", child.id()));
@@ -152,7 +168,7 @@ pub fn run(command: &mut Command) -> Result<(f64, Option<f64>)> {
     let took = begun.elapsed().as_secs_f64() * 1e3;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} failed ({}):\n{said}", output.status);
-    Ok((took, watch.join().unwrap_or(None)))
+    Ok((took, watch.join().unwrap_or(None), output.stdout))
 }
 
 /// The largest resident set so far, in megabytes; `None` once the process has ended.

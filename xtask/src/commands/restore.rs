@@ -6,7 +6,7 @@ mod foreign;
 mod old;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use archive::part::Seal;
@@ -272,9 +272,17 @@ fn server(place: &Place) -> swap::Server<'_> {
 
 /// A database that has taken the live one's place.
 pub struct Swapped {
-    pub ready: std::time::Duration,
-    swap: std::time::Duration,
+    filling: Duration,
+    proving: Duration,
+    swap: Duration,
     new_roles: Vec<String>,
+}
+
+impl Swapped {
+    /// How long it took to be ready for the swap.
+    pub fn ready(&self) -> Duration {
+        self.filling + self.proving
+    }
 }
 
 /// Swaps them one after another; where one cannot be, those before it are swapped back.
@@ -288,7 +296,12 @@ pub async fn swap_all(sources: &[Source], places: &[Place], ready: Vec<Ready>) -
             Ok(old) => {
                 ready.side.keep();
                 done.push((place, old));
-                swapped.push(Swapped { ready: ready.took, swap: begun.elapsed(), new_roles: ready.loaded.new_roles });
+                swapped.push(Swapped {
+                    filling: ready.filling,
+                    proving: ready.proving,
+                    swap: begun.elapsed(),
+                    new_roles: ready.loaded.new_roles,
+                });
             }
             Err(error) => {
                 for (place, old) in done.iter().rev() {
@@ -336,7 +349,8 @@ fn report(
                     "name": source.kept.name,
                     "backup": source.kept.backup,
                     "rows": source.manifest.rows(),
-                    "seconds": swapped.ready.as_secs_f64(),
+                    "seconds": swapped.ready().as_secs_f64(),
+                    "proving_seconds": swapped.proving.as_secs_f64(),
                     "swap_seconds": swapped.swap.as_secs_f64(),
                     "new_roles": swapped.new_roles,
                 })
@@ -350,7 +364,7 @@ fn report(
             source.kept.backup.clone(),
             units::plural(source.database.tables.len(), "table"),
             format!("{} rows", units::count(source.manifest.rows())),
-            units::seconds(swapped.ready),
+            units::seconds(swapped.ready()),
             format!("swapped in {} ms", swapped.swap.as_millis()),
         ]
     });

@@ -117,7 +117,7 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
             format!("PostgreSQL {from} → {}", state.to),
             units::plural(source.database.tables.len(), "table"),
             format!("{} rows", units::count(source.manifest.rows())),
-            units::seconds(swapped.ready),
+            units::seconds(swapped.ready()),
         ]
     });
     ui::tell(table::columns(rows.collect(), &[2, 3, 4]));

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use serde_json::json;
 
 use super::{BEFORE_RESTORE, connected, keep_redis, name, name_of, places, server, service};
 use crate::cli::RestoreArgs;
@@ -42,10 +43,15 @@ pub async fn undo(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Resu
         server(place).check_clients(&place.login.database, connected(args)).await?;
     }
     Known::forget(instance)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut undone) = (Vec::new(), Vec::new());
     for (place, old) in &found {
         let begun = Instant::now();
         server(place).swap_back(&old.database, &place.login.database).await?;
+        undone.push(json!({
+            "name": place.name,
+            "replaced": old.replaced,
+            "swap_seconds": begun.elapsed().as_secs_f64(),
+        }));
         rows.push(vec![
             place.name.clone(),
             format!("as it was before {}", units::clock(old.replaced)),
@@ -57,6 +63,9 @@ pub async fn undo(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Resu
         && let Some(asked) = redis_restored_with(cx, &found)?
     {
         undo_redis(cx, args, instance, &asked).await?;
+    }
+    if args.json {
+        ui::json(&json!({ "stack": cx.stack.name, "undone": undone }))?;
     }
     if rows.is_empty() {
         ui::tell("nothing to go back to: no restore has replaced anything");

@@ -38,7 +38,9 @@ pub struct Place {
 pub struct Ready {
     pub side: Side,
     pub loaded: Loaded,
-    pub took: Duration,
+    /// Until everything was there, and until it was proven.
+    pub filling: Duration,
+    pub proving: Duration,
 }
 
 /// Reads and proves all of a backup, before anything is done with it.
@@ -61,6 +63,7 @@ pub async fn prepare(source: &Source, place: &Place, bytes: &Arc<AtomicU64>) -> 
     let side =
         Side::make(&place.door, &place.login.user, Purpose::Restore { encoding: &source.database.encoding }).await?;
     let loaded = load::fill(source, &place.clients, &side, bytes).await.with_context(|| not_restored(place))?;
+    let filling = begun.elapsed();
     let proving = async { tokio::try_join!(load::analyze(&side), compare(source, &place.clients, &side.name, bytes)) };
     let ((), differences) = proving.await.with_context(|| not_restored(place))?;
     if !differences.is_empty() {
@@ -69,7 +72,7 @@ pub async fn prepare(source: &Source, place: &Place, bytes: &Arc<AtomicU64>) -> 
                 .body(format!("  what was restored is not what was backed up:\n  {}", differences.join("\n  ")))
         );
     }
-    Ok(Ready { side, loaded, took: begun.elapsed() })
+    Ok(Ready { side, loaded, filling, proving: begun.elapsed() - filling })
 }
 
 /// Prepares several at once; the largest goes first. All errors are one.
