@@ -1,9 +1,11 @@
 //! Backups and restores: that a backup is what the database was, that a broken one is always found, and that no restore,
 //! whatever happens to it, costs the live database a row.
 
+mod company;
 mod damage;
 mod everything;
 mod interrupted;
+mod places;
 
 use std::fs;
 use std::path::{Path, PathBuf};

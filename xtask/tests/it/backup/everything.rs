@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::{REPLACED, SIDES, beside};
-use crate::support::{Checkout, has_postgres_15, ran, repository, skip};
+use crate::support::{Checkout, finish, has_postgres_15, ran, repository, skip};
 
 /// One database of a stack, with the clients beside its server.
 struct Database<'a> {
@@ -107,6 +107,37 @@ fn a_database_with_everything_that_postgresql_has_comes_back_as_it_was() {
     checkout.run(&["up", "learning"]).ok();
     comes_back(&Database { checkout: &checkout, stack: "effect", name: "learning" });
     assert_eq!(beside(&checkout, SIDES) + &beside(&checkout, REPLACED), "");
+}
+
+/// One value of a hundred megabytes, and a thousand tables: neither makes the helper large.
+#[test]
+fn memory_does_not_grow_with_a_value_nor_with_the_number_of_tables() {
+    const LIMIT_MB: u64 = 128;
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning"]).ok();
+    checkout.sql(
+        "learning",
+        "DO $$ BEGIN FOR n IN 1..1000 LOOP EXECUTE format('CREATE TABLE t%s AS SELECT %s AS id, ''text'' AS text', n, n); \
+         END LOOP; END $$; CREATE TABLE heavy AS SELECT 1 AS id, (SELECT string_agg(decode(repeat(md5(n::text), 3200), 'hex'), '') \
+         FROM generate_series(1, 2048) AS n) AS bytes",
+    );
+    assert_eq!(checkout.sql("learning", "SELECT length(bytes) FROM heavy"), "104857600");
+    let hash = "SELECT sha256(bytes) FROM heavy";
+    let before = checkout.sql("learning", hash);
+    for verb in [&["backup", "learning"][..], &["backup", "verify", "learning"], &["restore", "learning"]] {
+        let helper = checkout.spawn(verb);
+        let status = format!("/proc/{}/status", helper.id());
+        let mut most = 0;
+        while let Ok(text) = std::fs::read_to_string(&status) {
+            let Some(line) = text.lines().find_map(|line| line.strip_prefix("VmHWM:")) else { break };
+            most = line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1000;
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        finish(helper).ok();
+        assert!((1..LIMIT_MB).contains(&most), "{verb:?} took {most} MB");
+    }
+    assert_eq!(checkout.sql("learning", hash), before);
+    assert_eq!(checkout.sql("learning", "SELECT count(*) FROM pg_tables WHERE tablename ~ '^t[0-9]+$'"), "1000");
 }
 
 #[test]
