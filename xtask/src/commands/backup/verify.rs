@@ -56,9 +56,14 @@ pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
                 rows.push(vec![kept.name.clone(), kept.backup.clone(), bytes, ui::paint(ui::GOOD, how)]);
             }
             Err(error) => {
-                kept.forget_verified()?;
+                // Another key says nothing about the backup.
+                let is_broken = failure::exit_of(&error) != Exit::Usage;
+                if is_broken {
+                    kept.forget_verified()?;
+                }
                 results.push(json!({ "name": kept.name, "backup": kept.backup, "error": format!("{error:#}") }));
-                rows.push(vec![kept.name.clone(), kept.backup.clone(), String::new(), ui::paint(ui::BAD, "broken")]);
+                let how = if is_broken { "broken" } else { "not opened" };
+                rows.push(vec![kept.name.clone(), kept.backup.clone(), String::new(), ui::paint(ui::BAD, how)]);
                 errors.push(error);
             }
         }
@@ -67,7 +72,9 @@ pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
         ui::json(&json!({ "stack": cx.stack.name, "backups": results }))?;
     }
     ui::tell(table::columns(rows, &[2]));
-    failure::all_of(errors, Exit::Found, |count| format!("{count} backups are broken"))?;
+    failure::all_of(errors, Exit::Found, |count| {
+        format!("{count} backups are not as they should be, or cannot be opened")
+    })?;
     ui::tell(format!("\n{} verified", units::plural(all.len(), "backup")));
     Ok(Exit::Done)
 }

@@ -11,6 +11,7 @@ use archive::part::Seal;
 
 use super::manifest::{Database, Evidence, Manifest, Subject};
 use super::store::Kept;
+use crate::ui::{Exit, Failure};
 
 const READ_AT_ONCE: usize = 256 << 10;
 /// What [`decode`] gives of a file's begin.
@@ -30,6 +31,12 @@ pub fn bytes(kept: &Kept) -> Result<Manifest> {
 /// As [`bytes`], and decodes everything: what a part holds must be what was counted when it was written.
 pub fn content(kept: &Kept, seal: Option<&dyn Seal>) -> Result<Manifest> {
     let manifest = bytes(kept)?;
+    if let (Some(_), Some(part)) = (seal, manifest.parts.first()) {
+        // Its bytes are those that were written: where it does not open, the key is another one.
+        let opened = kept.read(&part.file, seal).and_then(|mut part| Ok(part.read(&mut [0])?));
+        let title = format!("the key does not open backup `{}` of `{}`", kept.backup, kept.name);
+        opened.with_context(|| Failure::new(Exit::Usage, title))?;
+    }
     let faults = match &manifest.subject {
         Subject::Database(database) => {
             let mut work: Vec<Job<'_>> = vec![Job::Head(database)];

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{SIDES, beside, files, fill, latest, people, rows};
+use super::{SIDES, beside, files, fill, latest, listed, people, rows};
 use crate::support::{Checkout, is_root, ran, skip, wait_until};
 
 #[test]
@@ -117,6 +117,15 @@ fn only_the_owner_of_the_key_reads_an_encrypted_backup_and_everybody_can_prove_i
     checkout.run(&["backup", "list"]).ok().says("learning");
     checkout.run(&["backup", "verify"]).ok().says("2 backups verified");
     checkout.run(&["backup", "verify", "--identity", "ours.txt", "--restore"]).ok().says("restored, and the same");
+    let verified = || listed(&checkout)[0]["verified"].clone();
+    let before = verified();
+    let wrong = checkout.run(&["backup", "verify", "learning", "--identity", "theirs.txt"]).exits(2);
+    assert!(
+        wrong.err.contains("the key does not open backup") && wrong.err.contains("no identity matched"),
+        "{}",
+        wrong.err
+    );
+    assert_eq!(verified(), before, "another key proves nothing against it");
     checkout.run(&["backup", "verify", "--identity", "none.txt"]).exits(2).says("there is no file");
 
     checkout.sql("learning", "DELETE FROM people WHERE id > 5");
