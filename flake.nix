@@ -46,9 +46,8 @@
             pkgs.mkShell {
               packages = servers ++ containers ++ keeping ++ toolchain ++ more;
               env = env // {
-                # How `doctor` knows where it runs, and what should be on PATH there.
-                XTASK_SHELL = name;
-                XTASK_SHELL_RUSTC = pkgs.rustc.version;
+                XTASK_SHELL = name; # how `doctor` knows where it runs
+                XTASK_SHELL_RUSTC = pkgs.rustc.version; # and what should be on PATH there
                 RUST_SRC_PATH = "${pkgs.rustPlatform.rustLibSrc}"; # for rust-analyzer
               };
               # To stderr: what a command in the shell prints stays clean.
