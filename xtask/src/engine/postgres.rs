@@ -82,7 +82,8 @@ pub const FIRST_OF_USERS: u32 = 16_384;
 const PROTOCOL: u32 = 3 << 16;
 /// How long a server may take for what should take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(15);
-const NAME: &str = "cargo xtask";
+/// What the helper calls itself where a server shows its clients.
+pub const NAME: &str = "cargo xtask";
 /// Statements of ours stay out of the server's log: one of them holds a password.
 const UNLOGGED: [(&str, &str); 3] =
     [("log_statement", "none"), ("log_min_duration_statement", "-1"), ("log_min_error_statement", "panic")];

@@ -16,6 +16,8 @@ use crate::ui::{Exit, Failure};
 const BEFORE: &str = "_before_";
 /// How long cut connections may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long clients of the helper itself may take: verbs that only look are gone at once, and so is what a killed one has left.
+const OUR_PATIENCE: Duration = Duration::from_secs(3);
 const INTERVAL: Duration = Duration::from_millis(2);
 /// Of a name, in bytes (`NAMEDATALEN` - 1).
 const NAME_LIMIT: usize = 63;
@@ -73,10 +75,18 @@ impl Server<'_> {
         if connected == Connected::Cut {
             return Ok(());
         }
-        let clients = self.clients(database).await?;
-        if clients.is_empty() {
-            return Ok(());
-        }
+        let begun = Instant::now();
+        let clients = loop {
+            let clients = self.clients(database).await?;
+            let is_ours = |client: &String| client.starts_with(postgres::NAME);
+            if clients.is_empty() {
+                return Ok(());
+            }
+            if !clients.iter().all(is_ours) || begun.elapsed() > OUR_PATIENCE {
+                break clients;
+            }
+            tokio::time::sleep(INTERVAL * 10).await;
+        };
         let count = crate::ui::units::plural(clients.len(), "client");
         bail!(
             Failure::new(Exit::Refused, format!("`{}` is in use by {count}, nothing was changed", self.name))
