@@ -1,10 +1,16 @@
 //! A database beside the live ones, which goes away with its owner unless it is kept.
 
-use anyhow::{Context, Result};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::engine::postgres::{self, Door, MAINTENANCE_DATABASE, identifier, literal};
+
+/// How long a server may take to end what a killed run has begun.
+const PATIENCE: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_millis(5);
 
 /// What it is made for. Each has names of its own, for whoever makes one removes what others of its kind have left.
 #[derive(Debug, Clone, Copy)]

@@ -151,7 +151,13 @@ async fn table(
     written: &AtomicU64,
 ) -> Result<()> {
     let copy = entry.copy.trim().trim_end_matches(';');
-    if bytes < LARGE || entry.partition_root().is_some() {
+    // An extension has put rows of its own into the tables that it brings: those stay.
+    let is_of_an_extension = !source
+        .head
+        .entries
+        .iter()
+        .any(|one| one.kind == "TABLE" && one.schema == entry.schema && one.tag == entry.tag);
+    if bytes < LARGE || entry.partition_root().is_some() || is_of_an_extension {
         return stream(connection, source, file, copy, written).await.map(drop);
     }
     // Rows that are frozen as they come need a table that this very transaction has emptied.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -87,7 +87,7 @@ impl Starter<'_> {
         let ask = async || {
             poll(self.cap, async || {
                 if !running.is_alive() {
-                    bail!(self.died(service, 0));
+                    bail!(self.died(service, 0, None));
                 }
                 self.ask(service, running).await
             })
@@ -281,24 +281,23 @@ impl Starter<'_> {
 
     /// An error once the server has ended.
     fn look(&self, service: &Service, child: &mut Child, log_start: u64) -> Result<()> {
-        if child.try_wait()?.is_none() {
-            return Ok(());
-        }
+        let Some(status) = child.try_wait()? else { return Ok(()) };
         stop::forget(self.instance, &service.short_name)?;
         let taken = Conflict::find(service, service.port());
         match taken {
             Some(conflict) => bail!(conflict_failure(self.stack, &[conflict], 1)),
-            None => bail!(self.died(service, log_start)),
+            None => bail!(self.died(service, log_start, Some(status))),
         }
     }
 
-    fn died(&self, service: &Service, log_start: u64) -> anyhow::Error {
+    fn died(&self, service: &Service, log_start: u64, status: Option<ExitStatus>) -> anyhow::Error {
         let log = log_file(self.instance, &service.short_name);
         let text = read_from(&log, log_start).unwrap_or_default();
         let full = text.contains("No space left on device");
-        let failure = Failure::new(Exit::Failed, format!("`{}` ended while it started", service.short_name)).body(
-            format!("  {}, last lines:\n{}", log.display(), tools::indented(tools::last_lines(&text, LOG_LINES))),
-        );
+        let how = status.map_or_else(String::new, |status| format!(": {}", tools::describe(status)));
+        let title = format!("`{}` ended while it started{how}", service.short_name);
+        let lines = tools::indented(tools::last_lines(&text, LOG_LINES));
+        let failure = Failure::new(Exit::Failed, title).body(format!("  {}, last lines:\n{lines}", log.display()));
         anyhow!(match full {
             true => failure.hint("the disk is full: free some space, then run `cargo xtask up` again; nothing is lost"),
             false => failure.hint(format!("`cargo xtask logs {}` shows more", service.short_name)),

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{SIDES, beside, files, fill, latest, listed, people, rows};
-use crate::support::{Checkout, Engine, Random, finish, on_both_engines, pid_of, signal, wait_until};
+use crate::support::{Checkout, Engine, Random, finish, is_running, on_both_engines, pid_of, signal, wait_until};
 
 const BACKUP: [&str; 3] = ["backup", "learning", "--json"];
 const RESTORE: [&str; 3] = ["restore", "learning", "--json"];
@@ -90,8 +90,10 @@ fn a_server_that_dies_under_a_backup_or_a_restore_loses_nothing() {
         let verb = if round % 2 == 0 { &BACKUP } else { &RESTORE };
         let helper = checkout.spawn(verb);
         std::thread::sleep(Duration::from_millis(random.below(500)));
-        signal(checkout.pid("learning"), "KILL");
+        let server = checkout.pid("learning");
+        signal(server, "KILL");
         let ran = finish(helper);
+        wait_until("the killed server is gone", || !is_running(server));
         assert!(matches!(ran.code, Some(0 | 1)), "{verb:?} in round {round}: {:?} {}", ran.code, ran.err);
         checkout.run(&["up", "learning"]).ok();
         assert_eq!(rows(&people(&checkout)), rows(&live), "{verb:?} in round {round}");
