@@ -26,6 +26,8 @@ use crate::ui::{self, Exit, Failure, progress::Waiting, table, units};
 
 /// How long one service may take that another verb needs.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long what a restarted engine left may take to end.
+const LEFTOVERS: Duration = Duration::from_secs(5);
 
 pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     let begun = Instant::now();
@@ -64,7 +66,7 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     if steps.iter().all(|step| matches!(step.action, Action::Keep { .. })) {
         return unchanged(cx, args, &engine, &lock, &steps).await;
     }
-    let taken = conflicts(&steps);
+    let taken = lasting_conflicts(&steps).await;
     if !taken.is_empty() {
         let asked = steps.iter().filter(|step| step.action.starts()).map(|step| step.service.ports.len()).sum();
         bail!(ports::conflict_failure(&cx.stack, &taken, asked));
@@ -252,6 +254,19 @@ fn runnable(cx: &Context, args: &UpArgs, engine: EngineKind, selected: &[String]
 fn conflicts(steps: &[Step<'_>]) -> Vec<ports::Conflict> {
     let ours: Vec<u16> = steps.iter().filter_map(|step| Some(step.action.lets_go()?.port)).collect();
     ports::conflicts(steps.iter().filter(|step| step.action.starts()).map(|step| step.service), &ours)
+}
+
+/// As [`conflicts`], once what an engine of Docker left that was just restarted has had the time to end.
+async fn lasting_conflicts(steps: &[Step<'_>]) -> Vec<ports::Conflict> {
+    let deadline = Instant::now() + LEFTOVERS;
+    loop {
+        let taken = conflicts(steps);
+        let is_ending = taken.iter().any(|conflict| conflict.holder.is_leftover_of_docker());
+        if !is_ending || Instant::now() >= deadline {
+            return taken;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn dry_run(cx: &Context, args: &UpArgs, selected: &[String]) -> Result<Exit> {

@@ -50,6 +50,7 @@ impl Side {
     /// Makes it, and removes what killed runs have left: only once at a time on one server.
     pub async fn make(door: &Door, user: &str, purpose: Purpose<'_>) -> Result<Side> {
         let mut admin = postgres::open(door, user, MAINTENANCE_DATABASE).await?;
+        end_leftovers(&mut admin, purpose.prefix()).await?;
         let leftovers =
             format!("SELECT datname::text FROM pg_database WHERE starts_with(datname, {})", literal(purpose.prefix()));
         for row in sqlx::raw_sql(AssertSqlSafe(leftovers)).fetch_all(&mut admin).await? {
@@ -96,6 +97,21 @@ impl Drop for Side {
         // What stays behind, the next of its kind removes.
         drop(dropping.join());
     }
+}
+
+/// A killed run's server may still be making its database, and would be done with it after the look for leftovers.
+async fn end_leftovers(admin: &mut PgConnection, prefix: &str) -> Result<()> {
+    let end = format!(
+        "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity \
+         WHERE pid <> pg_backend_pid() AND starts_with(query, {}) AND state = 'active'",
+        literal(&format!("CREATE DATABASE \"{prefix}"))
+    );
+    let begun = Instant::now();
+    while sqlx::raw_sql(AssertSqlSafe(end.clone())).fetch_one(&mut *admin).await?.try_get::<&str, _>(0)? != "0" {
+        ensure!(begun.elapsed() < PATIENCE, "the server does not end what a killed run has begun");
+        tokio::time::sleep(INTERVAL).await;
+    }
+    Ok(())
 }
 
 /// Drops a database with whoever is connected to it.

@@ -299,7 +299,7 @@ async fn ensure_database(connection: &mut PgConnection, wanted: &Login) -> Resul
 }
 
 /// As [`mend`], for the database alone and by a door that the login opens.
-pub async fn provide_database(door: &Door, wanted: &Login) -> Result<Option<&'static str>> {
+pub async fn provide_database(door: &Door, wanted: &Login) -> Result<Probe<Result<Option<&'static str>, Denied>>> {
     let provided = tokio::time::timeout(PATIENCE, async {
         let mut connection = connect(door, &wanted.user, MAINTENANCE_DATABASE).await?;
         let is_made = ensure_database(&mut connection, wanted).await?;
@@ -307,7 +307,7 @@ pub async fn provide_database(door: &Door, wanted: &Login) -> Result<Option<&'st
         Ok::<_, sqlx::Error>(is_made.then_some("database created"))
     });
     let provided = provided.await.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))?;
-    Ok(provided?)
+    provided.map_or_else(judge, |made| Ok(Probe::Ready(Ok(made))))
 }
 
 /// Rows as text, for one-shot statements where no `psql` is at hand.

@@ -65,7 +65,7 @@ impl Holders {
         if !command_line.is_empty() {
             holder.command_line = Some(command_line);
         }
-        if listener.process.name.starts_with("docker-pr") || listener.process.name.contains("rootlessport") {
+        if is_proxy(&listener.process.name) {
             holder.container = containers::publisher(port);
         }
         holder.instance = registry::entries().into_iter().find_map(|entry| {
@@ -83,7 +83,18 @@ impl Holders {
     }
 }
 
+/// The process by which Docker forwards a port to a container.
+fn is_proxy(program: &str) -> bool {
+    program.starts_with("docker-pr") || program.contains("rootlessport")
+}
+
 impl Holder {
+    /// Docker's forwarding of a port of which the engine knows nothing: the engine was killed or restarted, and its process
+    /// has not ended yet.
+    pub fn is_leftover_of_docker(&self) -> bool {
+        self.container.is_none() && self.program.as_deref().is_some_and(is_proxy)
+    }
+
     /// In one line for a person.
     pub fn describe(&self) -> String {
         if let Some(instance) = &self.instance {
@@ -105,6 +116,11 @@ impl Holder {
                 format!(", of Compose in {}", files::relative_to(Path::new(folder), &here).display())
             });
             return format!("container {}{of}", container.name);
+        }
+        if let (true, Some(pid)) = (self.is_leftover_of_docker(), self.pid) {
+            return format!(
+                "docker-proxy, pid {pid}, of no container: an engine that was killed left it, `kill {pid}` ends it"
+            );
         }
         match (&self.program, self.pid) {
             (Some(program), Some(pid)) => {

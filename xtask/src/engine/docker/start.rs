@@ -28,7 +28,11 @@ use crate::ui::{Exit, Failure, failure, progress::Waiting, units};
 /// Lines of a container's log that an error shows.
 const LOG_LINES: &str = "8";
 /// How often the containers themselves are looked at while their servers are asked.
-const LOOK_INTERVAL: Duration = Duration::from_millis(800);
+const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+
+/// How often, and how far apart, a start is tried again for a port that only the engine thinks taken.
+const STALE_PORT_ATTEMPTS: u32 = 2;
+const STALE_PORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What was found to start with.
 #[derive(Debug, Default)]
@@ -58,7 +62,8 @@ struct Filled {
 struct Progress {
     /// Set once Compose has ended; an error in words if it failed.
     compose: Option<Result<(), String>>,
-    containers: Vec<Container>,
+    /// Looked at since then.
+    containers: Option<Vec<Container>>,
 }
 
 impl Docker<'_> {
@@ -259,10 +264,13 @@ impl Docker<'_> {
                 return;
             }
             let result = self.start_containers(steps, has_containers, lock).await;
-            let containers = containers::of_project(&self.project).await;
-            let mut progress = progress.borrow_mut();
-            progress.containers = containers.unwrap_or_default();
-            progress.compose = Some(result.map_err(|error| failure::rendered(&error)));
+            let result = result.map_err(|error| failure::rendered(&error));
+            // Where all went well, the servers themselves say so first.
+            let containers = match result.is_err() {
+                true => Some(containers::of_project(&self.project).await.unwrap_or_default()),
+                false => None,
+            };
+            progress.replace(Progress { compose: Some(result), containers });
         };
         let polls = steps.iter().map(async |step| {
             let begun = Instant::now();
@@ -282,7 +290,7 @@ impl Docker<'_> {
                 }
                 // What cannot be asked now is asked again: the polls have a cap.
                 if let Ok(containers) = containers::of_project(&self.project).await {
-                    progress.borrow_mut().containers = containers;
+                    progress.borrow_mut().containers = Some(containers);
                 }
             }
         };
@@ -350,8 +358,17 @@ impl Docker<'_> {
             true => &["start"],
             false => &["up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"],
         };
-        let arguments: Vec<&str> = verb.iter().copied().chain(names).collect();
-        let ran = self.compose().run(&arguments, Input::Held(lock.share()?)).await?;
+        let names: Vec<&str> = names.collect();
+        let arguments = [verb, &names].concat();
+        let mut ran = self.compose().run(&arguments, Input::Held(lock.share()?)).await?;
+        for _ in 0..STALE_PORT_ATTEMPTS {
+            // An engine that was killed counts ports as given away that nobody has, until it has looked through what it left.
+            if ran.status.success() || stale_port(&ran.stderr).is_none() {
+                break;
+            }
+            tokio::time::sleep(STALE_PORT_INTERVAL).await;
+            ran = self.compose().run(&arguments, Input::Held(lock.share()?)).await?;
+        }
         client::checked(ran).map(drop)
     }
 
@@ -370,7 +387,7 @@ impl Docker<'_> {
             // An interrupted `up` came no further, or somebody dropped the role or the database.
             Err(denied) => {
                 let container = running.container().context("it runs in no container")?;
-                let notes = self.mend(service, container, running.port, denied).await?;
+                let notes = self.mend(service, container, running.port, denied, cap).await?;
                 (ask().await?.map_err(|denied| refused(service, denied))?, notes)
             }
         };
@@ -414,7 +431,7 @@ impl Docker<'_> {
             Err(denied) => {
                 let containers = containers::of_project(&self.project).await?;
                 let container = container_of(&containers, service).context("its container is gone")?;
-                let changed = self.mend(service, container, port, denied).await?;
+                let changed = self.mend(service, container, port, denied, cap).await?;
                 if !is_new {
                     notes.extend(changed);
                 }
@@ -434,8 +451,8 @@ impl Docker<'_> {
 
     /// An error once the container of a service has ended, or Compose has failed for it.
     fn look_at(&self, service: &Service, progress: &Progress) -> Result<()> {
-        let Some(compose) = &progress.compose else { return Ok(()) };
-        match (container_of(&progress.containers, service), compose) {
+        let (Some(compose), Some(containers)) = (&progress.compose, &progress.containers) else { return Ok(()) };
+        match (container_of(containers, service), compose) {
             (Some(container), _) if container.is_running() => Ok(()),
             (Some(container), Ok(())) => bail!(Ended(container.clone())),
             (None, Ok(())) => bail!("its container was removed while it started"),
@@ -463,6 +480,14 @@ impl Docker<'_> {
             bail!(Failure::new(Exit::Failed, title).body(body).hint(hint));
         }
         if let Some(ComposeFailed(said)) = error.downcast_ref::<ComposeFailed>() {
+            if let Some(port) = stale_port(said) {
+                let title = format!("Docker counts port {port} as given away, and nobody listens on it");
+                bail!(
+                    Failure::new(Exit::Failed, title)
+                        .body("  An engine that was killed may do so until it is stopped and started once more.")
+                        .hint("restart Docker (`sudo systemctl restart docker`), then `cargo xtask up` again; nothing is lost")
+                );
+            }
             let lowered = said.to_lowercase();
             let is_about_ports = ["port is already allocated", "address already in use", "bind for"];
             if is_about_ports.iter().any(|sign| lowered.contains(sign))
@@ -531,7 +556,14 @@ impl Docker<'_> {
 
     /// Makes login and database what they should be: the password by the owner's socket inside the container, which asks
     /// for none, the rest by the door that every client has.
-    async fn mend(&self, service: &Service, container: &Container, port: u16, denied: Denied) -> Result<Vec<String>> {
+    async fn mend(
+        &self,
+        service: &Service,
+        container: &Container,
+        port: u16,
+        denied: Denied,
+        cap: Duration,
+    ) -> Result<Vec<String>> {
         let postgres = service.postgres().context("it is no PostgreSQL")?;
         let wanted = Login::of(postgres);
         let mut changed = Vec::new();
@@ -548,9 +580,11 @@ impl Docker<'_> {
             changed.push("password set".to_owned());
         }
         let door = Door::Tcp { port, password: wanted.password.clone() };
-        let made = postgres::provide_database(&door, &wanted)
+        // An engine that was just restarted may end the server once more.
+        let made = poll(cap, async || postgres::provide_database(&door, &wanted).await)
             .await
-            .with_context(|| format!("cannot make the database of `{}`", service.short_name))?;
+            .with_context(|| format!("cannot make the database of `{}`", service.short_name))?
+            .map_err(|denied| refused(service, denied))?;
         changed.extend(made.map(str::to_owned));
         Ok(changed)
     }
@@ -588,6 +622,17 @@ impl std::fmt::Display for ComposeFailed {
 impl std::error::Error for Ended {}
 impl std::error::Error for ComposeFailed {}
 
+/// The port that the engine will not give to a container, though nobody has it.
+fn stale_port(said: &str) -> Option<u16> {
+    allocated_port(said).filter(|port| !ports::is_taken(*port))
+}
+
+/// The port of `Bind for 127.0.0.1:5432 failed: port is already allocated`.
+fn allocated_port(said: &str) -> Option<u16> {
+    let (before, _) = said.split_once(" failed: port is already allocated")?;
+    before.rsplit(':').next()?.parse().ok()
+}
+
 fn login_subject(service: &Service) -> String {
     format!("login of {}", service.short_name)
 }
@@ -610,4 +655,19 @@ pub fn missing_failure(missing: &[MissingImage]) -> Failure {
     Failure::new(Exit::Failed, format!("{} missing, nothing was started", units::plural(missing.len(), "image")))
         .body(rows.collect::<String>())
         .hint("`docker pull` them where there is a network, or name others in `.env` (`POSTGRES_IMAGE`, …); `--engine native` needs none")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::allocated_port;
+
+    #[test]
+    fn the_port_that_the_engine_thinks_taken_is_named() {
+        let said =
+            "driver failed on endpoint redis-1 (d64b): Bind for 127.0.0.1:11806 failed: port is already allocated";
+        assert_eq!(allocated_port(said), Some(11806));
+        assert_eq!(allocated_port("Bind for [::1]:80 failed: port is already allocated\n"), Some(80));
+        assert_eq!(allocated_port("port is already allocated"), None);
+        assert_eq!(allocated_port("bind: address already in use"), None);
+    }
 }
