@@ -1,10 +1,11 @@
 //! Restores: of databases, single tables, Redis and dumps made elsewhere, and the way back.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::{Checkout, ENGINES, has_emulator, ran, skip};
+use crate::support::{Checkout, ENGINES, SmallDisk, finish, has_emulator, is_root, ran, skip, wait_until};
 
 const COUNT: &str = "SELECT count(*) FROM learning_sessions";
 
@@ -220,4 +221,55 @@ fn a_dump_that_is_broken_or_hostile_changes_nothing() {
             .exits(1)
             .says("extensions that this server has not");
     }
+}
+
+/// Found before where it can be, else when the server says so; it may even end over it.
+#[test]
+fn a_full_disk_ends_a_restore_and_costs_the_live_database_nothing() {
+    if !is_root() {
+        return skip("only root can mount a small disk");
+    }
+    let checkout = Checkout::new();
+    checkout.run(&["up", "user"]).ok();
+    let folder = checkout.data_folder("effect").join("learning");
+    fs::create_dir(&folder).unwrap();
+    let _disk = SmallDisk::mount(&folder, "700m");
+    let owner = fs::metadata(checkout.record_path("user")).unwrap().uid();
+    std::os::unix::fs::chown(&folder, Some(owner), None).unwrap();
+    checkout.run(&["up", "learning", "--no-migrate"]).ok();
+    checkout.sql(
+        "learning",
+        "CREATE TABLE big AS SELECT g, repeat(md5(g::text), 8) AS text FROM generate_series(1, 400000) g",
+    );
+    checkout.sql("learning", "CHECKPOINT");
+    checkout.run(&["backup", "learning"]).ok();
+    let balloon = folder.join("balloon");
+    let leave = |bytes: u64| {
+        drop(fs::remove_file(&balloon));
+        let space = rustix::fs::statvfs(&folder).unwrap();
+        let file = fs::File::create(&balloon).unwrap();
+        let size = (space.f_bavail * space.f_frsize).saturating_sub(bytes);
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+    };
+    leave(20 << 20);
+    checkout.run(&["restore", "learning"]).exits(1).says("are free");
+    assert_eq!(checkout.sql("learning", "SELECT count(*) FROM big"), "400000");
+    leave(300 << 20);
+    let restore = checkout.spawn(&["restore", "learning"]);
+    let begun = "SELECT count(*) FROM pg_database WHERE datname LIKE 'xtask_side_%'";
+    wait_until("the restore has begun", || checkout.sql("learning", begun) == "1");
+    // Whatever the restore has left of it, down to the last pieces.
+    let file = fs::OpenOptions::new().append(true).open(&balloon).unwrap();
+    let mut size = file.metadata().unwrap().len();
+    while rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), size, 1 << 20).is_ok() {
+        size += 1 << 20;
+    }
+    finish(restore).exits(1).says("`learning` was not restored, and is as it was");
+    drop(file);
+    fs::remove_file(&balloon).unwrap();
+    wait_until("its server is back", || checkout.run(&["up", "learning", "--no-migrate"]).code == Some(0));
+    assert_eq!(checkout.sql("learning", "SELECT count(*) FROM big"), "400000");
+    checkout.run(&["restore", "learning"]).ok();
+    assert_eq!(checkout.sql("learning", "SELECT count(*) FROM pg_database WHERE datname LIKE 'xtask_side_%'"), "0");
+    checkout.run(&["down"]).ok();
 }
