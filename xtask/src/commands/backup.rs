@@ -23,10 +23,9 @@ use crate::data::backup::seal::Age;
 use crate::data::backup::store::{self, Store};
 use crate::data::backup::take::{self, Kind, Other, Recipe, Source, Taken};
 use crate::data::target;
+use crate::engine::Engine;
 use crate::engine::clients::Clients;
-use crate::engine::readiness::Probe;
 use crate::engine::server::Server;
-use crate::engine::{Engine, postgres};
 use crate::instance::Instance;
 use crate::stack::{self, Service};
 use crate::ui::{self, Exit, Failure, table, units};
@@ -122,7 +121,7 @@ pub async fn take_set(
         sources.push(Source { clients: Clients::of(server)?, target });
     }
     let others: Vec<Other> = present.iter().filter_map(|(service, server)| other(service, server)).collect();
-    check_space(store, &sources).await?;
+    check_space(store, &mut sources).await?;
     let names: Vec<String> = present.iter().map(|(service, _)| service.short_name.clone()).collect();
     store.remove_partials(&names)?;
     let backup = store::free_name(store, &names, label).await?;
@@ -187,18 +186,16 @@ fn other(service: &Service, server: &Server) -> Option<Other> {
     }
 }
 
-/// A dump is smaller than its database, as a rule by far: what the databases take must be free.
-async fn check_space(store: &Store, sources: &[Source<'_>]) -> Result<()> {
+/// A dump is smaller than its database, as a rule by far: what the databases take must be free. Asked over the connections
+/// that are open: another login costs more than the question.
+async fn check_space(store: &Store, sources: &mut [Source<'_>]) -> Result<()> {
     let Some(free) = store.place.free_space() else { return Ok(()) };
-    let sizes = sources.iter().map(async |source| {
-        postgres::examine(&source.target.door, &source.target.login.user, &source.target.login.database).await
+    let sizes = sources.iter_mut().map(async |source| {
+        let size = sqlx::query_scalar::<_, i64>("SELECT pg_database_size(current_database())");
+        size.fetch_one(&mut source.target.connection).await
     });
-    let mut needed = 0;
-    for probed in futures_util::future::join_all(sizes).await {
-        if let Probe::Ready(Ok(facts)) = probed? {
-            needed += facts.size;
-        }
-    }
+    let sizes = futures_util::future::try_join_all(sizes).await?;
+    let needed = sizes.into_iter().filter_map(|size| u64::try_from(size).ok()).sum();
     if free < needed {
         bail!(
             Failure::new(
