@@ -90,6 +90,24 @@ fn a_table_or_a_database_is_restored_beside_the_live_one() {
     }
 }
 
+/// A database's own settings are there only once it is the live one; its contents must read the same before.
+#[test]
+fn a_database_that_shows_its_rows_in_another_way_is_restored() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning"]).ok();
+    checkout.run(&["seed", "learning"]).ok();
+    checkout.sql("learning", "ALTER DATABASE learning_db SET TimeZone = 'Asia/Tokyo'");
+    checkout.sql("learning", "ALTER DATABASE learning_db SET bytea_output = 'escape'");
+    checkout.sql("learning", "CREATE TABLE pieces AS SELECT '\\x00ff'::bytea AS piece, now() AS at");
+    let shown = checkout.sql("learning", "TABLE pieces");
+    assert!(shown.contains("+09") && shown.contains("\\377"), "{shown}");
+    checkout.run(&["backup", "learning"]).ok();
+    checkout.run(&["backup", "verify", "learning", "--restore"]).ok();
+    checkout.sql("learning", "ALTER DATABASE learning_db RESET ALL");
+    checkout.run(&["restore", "learning"]).ok();
+    assert_eq!(checkout.sql("learning", "TABLE pieces"), shown);
+}
+
 #[test]
 fn redis_and_topics_are_restored() {
     for engine in ENGINES {

@@ -26,6 +26,10 @@ const AGAIN: &str = "parts/again-";
 /// How long a dump waits for a table that somebody holds exclusively.
 const LOCK_PATIENCE: &str = "--lock-wait-timeout=60s";
 
+/// Rows must read the same in every dump, whatever a role, a database or a server has for its own; what pg_dump leaves to them
+/// and a restore reads in either form.
+const READS_THE_SAME: (&str, &str) = ("PGOPTIONS", "-c TimeZone=UTC -c bytea_output=hex");
+
 /// What is dumped.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -52,7 +56,7 @@ pub fn dump(
     treat: &(dyn Fn(&Entry) -> Treatment + Sync),
     read: &AtomicU64,
 ) -> Result<Split> {
-    let mut command = wanted.clients.command("pg_dump", &wanted.database, &[]);
+    let mut command = wanted.clients.command("pg_dump", &wanted.database, &[READS_THE_SAME]);
     command.args(["--format=custom", "--compress=0", "--no-password", LOCK_PATIENCE]);
     if let Some(snapshot) = &wanted.snapshot {
         command.arg(format!("--snapshot={snapshot}"));
