@@ -11,6 +11,9 @@
 //! `zstd -1`. For eight, the loop that people write. For a restore, `pg_restore -j2` of the gzip dump into a new database,
 //! which neither analyses nor compares; the helper says how much of its time that took, so both figures are told.
 //!
+//! An incremental backup has no like among those tools; it is measured against a full one: once where a row of a small table
+//! has changed beside the large ones, once where nothing has.
+//!
 //! How: text, JSONB, numbers and times as applications have them, not zeros. A round measures each once; the median counts.
 //! What one step wrote is on the disk before the next begins. Memory is the largest resident set (`VmHWM`) of the helper, read
 //! while it runs.
@@ -21,6 +24,7 @@
 mod support;
 
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context, Result};
@@ -37,6 +41,8 @@ const LARGE: &str = "learning";
 const GZIP: &str = "pg_dump -Fc";
 const ZSTD: &str = "pg_dump, zstd:1";
 const BACKUP: &str = "backup";
+const CHANGED: &str = "incremental, 1 row changed";
+const SAME: &str = "incremental, nothing changed";
 const LOOP: &str = "pg_dump -Fc, 8 in turn";
 const SET: &str = "backup, 8 in one cut";
 const PG_RESTORE: &str = "pg_restore -j2";
@@ -81,6 +87,8 @@ fn main() -> Result<ExitCode> {
             (GZIP, "ms", None),
             (ZSTD, "ms", None),
             (BACKUP, "ms", least),
+            (CHANGED, "ms", times(BACKUP, 0.25)),
+            (SAME, "ms", times(BACKUP, 0.25)),
             (LOOP, "ms", None),
             (SET, "ms", times(LOOP, 1.0 / 1.6)),
             (PG_RESTORE, "ms", None),
@@ -117,6 +125,8 @@ fn tables(rows: usize) -> String {
             pg_temp.word(id * 5)), 'next', timestamptz '2026-01-05 09:00+00' + id * interval '3 minutes', 'trace',
             md5(id::text)), timestamptz '2026-01-05 09:00+00' + id * interval '9.07 seconds'
             FROM generate_series(1, {rows}) AS id;
+        CREATE TABLE visits (day date PRIMARY KEY, count integer NOT NULL);
+        INSERT INTO visits VALUES ('2026-01-05', 0);
         CREATE INDEX ON answers (learner, answered);
         CREATE INDEX ON events (kind, at);
         ANALYZE"
@@ -169,6 +179,13 @@ impl Round<'_> {
         memory.into_iter().for_each(|memory| self.note(MEMORY_OF_BACKUP, memory));
         let (took, _) = run(self.databases.helper().args(["backup", "verify", LARGE]))?;
         self.note(VERIFY, took);
+        self.databases.say(&["UPDATE visits SET count = count + 1"])?;
+        for name in [CHANGED, SAME] {
+            // A backup has its second for a name, and waits for one of its own.
+            std::thread::sleep(Duration::from_secs(1));
+            let (took, _) = run(self.databases.helper().args(["backup", LARGE, "--incremental"]))?;
+            self.note(name, took);
+        }
         self.calm()?;
         let (took, _) = run(self.databases.helper().arg("backup").args(DATABASES))?;
         self.note(SET, took);

@@ -11,6 +11,8 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail, ensure};
 
 pub const MAGIC: &[u8] = b"PGDMP";
+/// Of an entry with rows.
+const TABLE_DATA: &str = "TABLE DATA";
 /// The archive's own terminator of rows, which is no row.
 pub const END_OF_ROWS: &[u8] = b"\\.\n\n\n";
 
@@ -20,6 +22,12 @@ const FORMAT_CUSTOM: u8 = 1;
 /// Of tar, which the directory format writes as well.
 const FORMAT_DIRECTORY: u8 = 3;
 const NO_COMPRESSION: u8 = 0;
+/// The minor version from which on an entry says what kind of relation it is.
+const RELATION_KIND: u8 = 16;
+/// Definitions, rows, and what comes behind the rows: `SECTION_DATA` and its neighbours.
+const SECTION_DATA: i64 = 3;
+/// `K_OFFSET_POS_NOT_SET`: an archive that was written into a pipe does not say where its blocks are.
+const OFFSET_NOT_SET: u8 = 1;
 /// Larger texts, counts and pieces than any dump has: a broken length must not ask for memory.
 const LIMIT: usize = 1 << 30;
 /// What is read at once of a piece, which is a whole row: one may have a gigabyte.
@@ -41,13 +49,14 @@ pub struct Entry {
     /// `COPY schema.table (columns) FROM stdin;` of an entry with rows.
     pub copy: String,
     pub has_data: bool,
+    section: i64,
     /// Its bytes in the archive.
     raw: Range<usize>,
 }
 
 impl Entry {
     pub fn is_rows(&self) -> bool {
-        self.kind == "TABLE DATA"
+        self.kind == TABLE_DATA
     }
 
     /// The table that a partition's rows are copied into, as SQL names it, where they may come to lie in another partition: hashes
@@ -68,6 +77,7 @@ pub struct Head {
     /// Where the number of entries stands, and the first entry.
     count_at: Range<usize>,
     int_size: usize,
+    offset_size: usize,
     /// Of the archive's format, 1.`minor`.
     pub minor: u8,
     pub is_directory: bool,
@@ -109,6 +119,7 @@ impl Head {
         }
         let mut head = Head {
             int_size: int_size.into(),
+            offset_size: offset_size.into(),
             minor,
             is_directory: format == FORMAT_DIRECTORY,
             is_compressed,
@@ -122,7 +133,7 @@ impl Head {
         head.count_at = count_at..reader.bytes.len();
         ensure!((0..LIMIT as i64).contains(&count), "it has {count} entries");
         for _ in 0..count {
-            let entry = reader.entry(minor, offset_size.into(), head.is_directory);
+            let entry = reader.entry(minor, head.offset_size, head.is_directory);
             head.entries.push(entry.context("its table of contents is broken")?);
         }
         head.bytes = reader.bytes;
@@ -143,6 +154,58 @@ impl Head {
             bytes.extend_from_slice(&self.bytes[entry.raw.clone()]);
         }
         bytes
+    }
+
+    /// The same with entries for the rows of tables that it has, but was made without the rows of. Each comes with the
+    /// statement that its rows are for.
+    pub fn with_rows(&self, tables: &[(&Entry, &str)]) -> Result<Head> {
+        ensure!(!self.is_directory, "rows are added to an archive of the custom format only");
+        let highest = self.entries.iter().map(|entry| entry.dump_id).max().unwrap_or_default();
+        let behind = self.entries.iter().find(|entry| entry.section >= SECTION_DATA);
+        let at = behind.map_or(self.bytes.len(), |entry| entry.raw.start);
+        let mut bytes = self.bytes[..self.count_at.start].to_vec();
+        put_number(&mut bytes, (self.entries.len() + tables.len()) as i64, self.int_size);
+        bytes.extend_from_slice(&self.bytes[self.count_at.end..at]);
+        for (dump_id, (table, copy)) in (highest + 1..).zip(tables) {
+            self.put_rows(&mut bytes, dump_id, table, copy);
+        }
+        bytes.extend_from_slice(&self.bytes[at..]);
+        Head::parse(&bytes)
+    }
+
+    /// Puts what pg_dump writes for the rows of a table.
+    fn put_rows(&self, bytes: &mut Vec<u8>, dump_id: i64, table: &Entry, copy: &str) {
+        let number = |bytes: &mut Vec<u8>, number| put_number(bytes, number, self.int_size);
+        let text = |bytes: &mut Vec<u8>, text: &str| {
+            number(bytes, text.len() as i64);
+            bytes.extend_from_slice(text.as_bytes());
+        };
+        let none = |bytes: &mut Vec<u8>| number(bytes, -1);
+        number(bytes, dump_id);
+        number(bytes, 1);
+        // Of the catalog and of the object in it: no restore asks.
+        text(bytes, "0");
+        text(bytes, "0");
+        text(bytes, &table.tag);
+        text(bytes, TABLE_DATA);
+        number(bytes, SECTION_DATA);
+        // How it is made and dropped.
+        text(bytes, "");
+        text(bytes, "");
+        text(bytes, copy);
+        text(bytes, &table.schema);
+        // The tablespace and the access method.
+        none(bytes);
+        none(bytes);
+        if self.minor >= RELATION_KIND {
+            number(bytes, 0);
+        }
+        text(bytes, &table.owner);
+        text(bytes, "false");
+        text(bytes, &table.dump_id.to_string());
+        none(bytes);
+        bytes.push(OFFSET_NOT_SET);
+        bytes.resize(bytes.len() + self.offset_size, 0);
     }
 
     pub fn entry(&self, dump_id: i64) -> Option<&Entry> {
@@ -231,12 +294,12 @@ impl<R: Read> Recorder<'_, R> {
         let has_data = self.number()? != 0;
         let (_catalog, _object) = (self.text()?, self.text()?);
         let (tag, kind) = (self.text()?, self.text()?);
-        let _section = self.number()?;
+        let section = self.number()?;
         let definition = self.text()?;
         let _drop = self.text()?;
         let (copy, schema) = (self.text()?, self.text()?);
         let (_tablespace, _access_method) = (self.text()?, self.text()?);
-        if minor >= 16 {
+        if minor >= RELATION_KIND {
             let _relation_kind = self.number()?;
         }
         let owner = self.text()?;
@@ -247,7 +310,7 @@ impl<R: Read> Recorder<'_, R> {
             false => drop(self.take(1 + offset_size)?),
         }
         let raw = begin..self.bytes.len();
-        Ok(Entry { dump_id, kind, tag, schema, owner, definition, copy, has_data, raw })
+        Ok(Entry { dump_id, kind, tag, schema, owner, definition, copy, has_data, section, raw })
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Checkout, ENGINES, skip};
+use crate::support::{Checkout, ENGINES, skip, wait_until};
 
 /// Names that a shell, a pattern or a careless quote would read otherwise.
 const ODD: &str = r#""Odd ""name"".*$x|""#;
@@ -130,6 +130,97 @@ fn a_table_that_only_seems_unchanged_is_dumped_after_all() {
     checkout.run(&["backup", "verify", "learning", "--restore"]).ok();
     checkout.run(&["restore", "learning", "--yes", "--force"]).ok();
     assert_eq!(checkout.sql("learning", &format!("SELECT name FROM {ODD} WHERE id = 7")), "日本0");
+}
+
+/// Large enough for the server to be asked, each with a column that is there to be altered.
+const LARGE: [(&str, &str); 6] = [
+    ("plain", "'日本' || g"),
+    ("with_enum", "'good'::mood"),
+    ("with_name", "'numbers'::regclass"),
+    ("with_array", "ARRAY['good'::mood]"),
+    ("emptied", "g"),
+    ("altered", "g"),
+];
+
+#[test]
+fn what_the_server_proves_to_be_unchanged_is_not_even_read() {
+    for engine in ENGINES {
+        let Some(checkout) = Checkout::on(engine) else { continue };
+        checkout.run(&["up", "learning"]).ok();
+        tables(&checkout);
+        checkout.sql("learning", "CREATE TYPE mood AS ENUM ('good', 'bad')");
+        for (name, column) in LARGE {
+            let rows = "repeat(md5(g::text), 2) AS text FROM generate_series(1, 5000) g";
+            checkout.sql("learning", &format!("CREATE TABLE {name} AS SELECT g AS id, {column} AS own, {rows}"));
+        }
+        checkout.sql("learning", "CREATE TABLE parted (id int, text text) PARTITION BY HASH (id)");
+        checkout.sql("learning", "CREATE TABLE part PARTITION OF parted FOR VALUES WITH (MODULUS 1, REMAINDER 0)");
+        checkout.sql("learning", "INSERT INTO parted SELECT id, text FROM plain");
+        std::thread::sleep(std::time::Duration::from_millis(1200));
+        let (first, _) = taken(&checkout, &[]);
+        // Not one of these changes a row, and all but the last change what a row reads like.
+        checkout.sql("learning", "ALTER TYPE mood RENAME VALUE 'good' TO 'fine'");
+        checkout.sql("learning", "ALTER SEQUENCE numbers RENAME TO counted");
+        checkout.sql("learning", "ALTER TABLE altered ADD COLUMN more int DEFAULT 7");
+        checkout.sql("learning", "TRUNCATE emptied");
+        checkout.sql("learning", "ALTER TABLE part SET (fillfactor = 90)");
+        checkout.sql("learning", "ALTER DATABASE learning_db SET log_statement = 'all'");
+        std::thread::sleep(std::time::Duration::from_millis(1200));
+        let (second, folder) = incremental(&checkout);
+        let log = checkout.run(&["logs", "learning", "--tail", "9999"]).ok();
+        let is_read = |table: &str| (log.out.clone() + &log.err).contains(&format!("COPY public.{table} "));
+        let read: Vec<&str> =
+            LARGE.iter().map(|(name, _)| *name).chain(["part"]).filter(|name| is_read(name)).collect();
+        assert_eq!(read, ["with_enum", "with_name", "with_array", "emptied", "altered", "part"], "{engine:?}");
+        let old = taken_over(&second);
+        let is_old = |name: &str| old.contains(&name.to_owned());
+        assert!(is_old("plain") && is_old("part"), "{old:?}");
+        assert!(!["with_enum", "with_name", "with_array", "emptied", "altered"].into_iter().any(is_old), "{old:?}");
+        assert_ne!(part_of(&second, "plain", &folder), part_of(&first, "plain", &folder), "another dump numbers anew");
+        // It is a backup as any other: compared, restored, exported, and the next one's earlier one.
+        checkout.run(&["backup", "verify", "learning", "--restore"]).ok().says("restored, and the same");
+        checkout.run(&["restore", "learning", "--force"]).ok();
+        assert_eq!(checkout.sql("learning", "SELECT own FROM with_enum WHERE id = 7"), "fine");
+        assert_eq!(checkout.sql("learning", "SELECT own FROM plain WHERE id = 4711"), "日本4711");
+        let file = checkout.beside("exported.dump").display().to_string();
+        let exported = checkout.command(&["backup", "show", "learning", "--export"]).output().unwrap();
+        fs::write(&file, exported.stdout).unwrap();
+        checkout.run(&["restore", "learning", "--from", &file, "--into", "copy"]).ok();
+    }
+}
+
+/// The numbers of transactions do not say in which order they end, and the counters lie here.
+#[test]
+fn what_was_written_across_the_earlier_cut_is_read() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning"]).ok();
+    tables(&checkout);
+    checkout.sql("learning", "CREATE TABLE two AS TABLE one");
+    let begin = checkout.beside("begin");
+    let write = "BEGIN; DELETE FROM one WHERE id = 1; INSERT INTO one VALUES (0, 'late'); \\o FILE\n SELECT 1; \\o\n \
+        SELECT pg_sleep(4); COMMIT;";
+    let mut writer = checkout.command(&["psql", "learning", "--", "-q"]);
+    writer.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+    let mut writer = writer.spawn().unwrap();
+    let script = write.replace("FILE", &begin.display().to_string());
+    std::io::Write::write_all(&mut writer.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    wait_until("the transaction has written", || begin.exists());
+    checkout.sql("learning", "DELETE FROM two WHERE id = 1; INSERT INTO two VALUES (0, 'in time')");
+    checkout.sql("learning", "SELECT pg_stat_reset()");
+    let (first, _) = taken(&checkout, &[]);
+    assert!(writer.wait().unwrap().success());
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    checkout.sql("learning", "SELECT pg_stat_reset()");
+    let (second, folder) = incremental(&checkout);
+    let counters = |manifest: &Value, name: &str| {
+        let tables = manifest["subject"]["database"]["tables"].as_array().unwrap();
+        tables.iter().find(|table| table["name"] == name).unwrap()["counters"].clone()
+    };
+    assert_eq!(counters(&first, "one"), counters(&second, "one"), "or nothing was there to be seen through");
+    let old = taken_over(&second);
+    assert!(!old.contains(&"one".to_owned()) && old.contains(&"two".to_owned()), "{old:?}");
+    checkout.run(&["backup", "verify", "learning", "--restore"]).ok();
+    assert!(part_of(&second, "one", &folder).is_file());
 }
 
 #[test]

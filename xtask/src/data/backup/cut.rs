@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::manifest::{Extension, History, Sequence, Standing};
+use super::unchanged::{self, Candidate, Span, Unchanged};
 use crate::data::target::Target;
 use crate::engine::postgres::identifier;
 
@@ -38,7 +39,8 @@ const STANDING: &str = "SELECT pg_current_snapshot()::text, \
 /// Tables of extensions are left out: whether pg_dump takes their rows is for the extension to say.
 const COUNTERS: &str = "SELECT nspname, relname, concat_ws(' ', pg_class.oid, pg_relation_filenode(pg_class.oid), \
       pg_relation_size(pg_class.oid), pg_stat_get_tuples_inserted(pg_class.oid), \
-      pg_stat_get_tuples_updated(pg_class.oid), pg_stat_get_tuples_deleted(pg_class.oid)) \
+      pg_stat_get_tuples_updated(pg_class.oid), pg_stat_get_tuples_deleted(pg_class.oid)), \
+      pg_relation_size(pg_class.oid)::text \
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
     WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND NOT EXISTS \
       (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')";
@@ -74,6 +76,8 @@ pub struct Counters {
     pub schema: String,
     pub table: String,
     pub text: String,
+    /// Of its rows on the server's disk.
+    pub bytes: u64,
 }
 
 impl Facts {
@@ -104,6 +108,11 @@ impl Snapshot {
             values.extend(rows.iter().map(|row| text(row, 1)).collect::<Result<Vec<_>, _>>()?);
         }
         Ok(values)
+    }
+
+    /// Those of the tables that hold what they held.
+    pub async fn unchanged(&mut self, span: Span, candidates: &[Candidate]) -> Result<Vec<Unchanged>> {
+        unchanged::prove(&mut self.connection, span, candidates).await
     }
 
     pub async fn release(self) -> Result<()> {
@@ -166,8 +175,11 @@ async fn facts(connection: &mut PgConnection) -> Result<Facts> {
     let counters = sqlx::raw_sql(COUNTERS).fetch_all(&mut *connection).await?;
     let counters = counters
         .iter()
-        .map(|row| Ok(Counters { schema: text(row, 0)?, table: text(row, 1)?, text: text(row, 2)? }))
-        .collect::<Result<_, sqlx::Error>>()?;
+        .map(|row| {
+            let bytes = text(row, 3)?.parse()?;
+            Ok(Counters { schema: text(row, 0)?, table: text(row, 1)?, text: text(row, 2)?, bytes })
+        })
+        .collect::<Result<_>>()?;
     Ok(Facts {
         server_version: text(&row, 0)?.split_whitespace().next().unwrap_or_default().to_owned(),
         system_identifier: text(&row, 1)?,

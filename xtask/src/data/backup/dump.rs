@@ -14,6 +14,7 @@ use super::begun::Begun;
 use super::cut::Facts;
 use super::earlier::Earlier;
 use super::manifest::{LargeObjects, Part, Sequence, Table};
+use super::unchanged::Unchanged;
 use crate::engine::clients::Clients;
 use crate::engine::postgres::identifier;
 use crate::tools;
@@ -38,14 +39,24 @@ pub struct Wanted {
     pub database: String,
     /// Of a transaction that is open; without one, the dump takes its own.
     pub snapshot: Option<String>,
-    /// The rows of these only, by schema and name; everything where there are none.
-    pub tables: Vec<(String, String)>,
+    pub rows: Rows,
+}
+
+/// Whose rows a dump has.
+#[derive(Debug, Clone)]
+pub enum Rows {
+    /// Of all tables.
+    All,
+    /// Of these only, by schema and name, and nothing else at all.
+    Only(Vec<(String, String)>),
+    /// Of all tables but these.
+    Without(Vec<(String, String)>),
 }
 
 impl Wanted {
     /// A whole database, as it is now.
     pub fn all_of(clients: &Clients, database: &str) -> Wanted {
-        Wanted { clients: clients.clone(), database: database.to_owned(), snapshot: None, tables: Vec::new() }
+        Wanted { clients: clients.clone(), database: database.to_owned(), snapshot: None, rows: Rows::All }
     }
 }
 
@@ -61,10 +72,16 @@ pub fn dump(
     if let Some(snapshot) = &wanted.snapshot {
         command.arg(format!("--snapshot={snapshot}"));
     }
-    if !wanted.tables.is_empty() {
-        command.args(["--data-only", "--strict-names"]);
-        let exact = |(schema, table): &(String, String)| format!("{}.{}", identifier(schema), identifier(table));
-        command.args(wanted.tables.iter().map(|table| format!("--table={}", exact(table))));
+    let exact = |(schema, table): &(String, String)| format!("{}.{}", identifier(schema), identifier(table));
+    match &wanted.rows {
+        Rows::All => {}
+        Rows::Only(tables) => {
+            command.args(["--data-only", "--strict-names"]);
+            command.args(tables.iter().map(|table| format!("--table={}", exact(table))));
+        }
+        Rows::Without(tables) => {
+            command.args(tables.iter().map(|table| format!("--exclude-table-data={}", exact(table))));
+        }
     }
     let (process, mut output) = tools::pipe(command, Stdio::null())?;
     let split = split(&mut output, place, treat, read);
@@ -108,18 +125,23 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Dumps the database into the begun backup. What the earlier one proves to hold already is taken over from it.
+    /// Dumps the database into the begun backup. What the earlier one proves to hold already is taken over from it:
+    /// `unchanged` is what of it need not even be read.
     pub fn take(
         wanted: &Wanted,
         begun: &Begun,
         seal: Option<&dyn Seal>,
         facts: &Facts,
         earlier: Option<&Earlier>,
+        unchanged: &[Unchanged],
         read: &AtomicU64,
     ) -> Result<Inventory> {
         let place = Place { shelf: begun, prefix: PREFIX, seal };
         let treat = |entry: &Entry| earlier.map_or(Treatment::Store, |earlier| earlier.treatment(entry, facts));
-        let split = dump(wanted, Some(place), &treat, read)?;
+        let named = unchanged.iter().map(|table| (table.schema.clone(), table.table.clone()));
+        let wanted = Wanted { rows: Rows::Without(named.collect()), ..wanted.clone() };
+        let mut split = dump(&wanted, Some(place), &treat, read)?;
+        split.head = with_unchanged(&split.head, unchanged)?;
         let mut inventory = Inventory {
             pg_dump_version: split.head.dump_version.split_whitespace().next().unwrap_or_default().to_owned(),
             head: HEAD.to_owned(),
@@ -143,15 +165,22 @@ impl Inventory {
             }
         }
         if !changed.is_empty() {
-            for (entry, content, part) in dump_again(wanted, begun, seal, changed, read)? {
+            for (entry, content, part) in dump_again(&wanted, begun, seal, changed, read)? {
                 inventory.add(entry, content, part, facts);
             }
+        }
+        let is_unchanged = |entry: &&Entry| entry.is_rows() && entry.has_data && split.data_of(entry.dump_id).is_none();
+        for entry in split.head.entries.iter().filter(is_unchanged) {
+            let file = format!("{PREFIX}{}", part_name(entry));
+            let taken_over = earlier.map(|earlier| earlier.link_unchanged(entry, &file, begun)).transpose()?.flatten();
+            let (content, part) = taken_over.with_context(|| format!("`{}` was not dumped", entry.tag))?;
+            inventory.add(entry, content, part, facts);
         }
         let mut writer = Writer::new(begun.create(&inventory.head)?, seal)?;
         writer.write_all(split.head.bytes())?;
         inventory.parts.push(Part::new(inventory.head.clone(), writer.finish()?));
-        // In the order of the dump, which is that of a restore.
-        let place_of = |dump_id: i64| split.data.iter().position(|data| data.dump_id == dump_id);
+        // In the order of the head, which is that of a restore.
+        let place_of = |dump_id: i64| split.head.entries.iter().position(|entry| entry.dump_id == dump_id);
         inventory.tables.sort_by_key(|table| place_of(table.dump_id));
         Ok(inventory)
     }
@@ -187,6 +216,16 @@ impl Inventory {
     }
 }
 
+/// The head as it would be if the rows of these tables were in the dump.
+fn with_unchanged(head: &Head, unchanged: &[Unchanged]) -> Result<Head> {
+    let table_of = |one: &Unchanged| {
+        let is_it = |entry: &&Entry| entry.kind == "TABLE" && entry.schema == one.schema && entry.tag == one.table;
+        head.entries.iter().find(is_it).with_context(|| format!("the dump lacks `{}.{}`", one.schema, one.table))
+    };
+    let tables = unchanged.iter().map(|one| Ok((table_of(one)?, one.copy.as_str()))).collect::<Result<Vec<_>>>()?;
+    head.with_rows(&tables)
+}
+
 /// Dumps the rows of tables that were taken for unchanged and are not, out of the same snapshot.
 fn dump_again<'a>(
     wanted: &Wanted,
@@ -196,7 +235,7 @@ fn dump_again<'a>(
     read: &AtomicU64,
 ) -> Result<Vec<(&'a Entry, Content, Part)>> {
     let tables = changed.iter().map(|(entry, _)| (entry.schema.clone(), entry.tag.clone())).collect();
-    let wanted = Wanted { tables, ..wanted.clone() };
+    let wanted = Wanted { rows: Rows::Only(tables), ..wanted.clone() };
     let place = Place { shelf: begun, prefix: AGAIN, seal };
     let split = dump(&wanted, Some(place), &|_| Treatment::Store, read)?;
     let mut parts = Vec::new();

@@ -1,9 +1,9 @@
 //! What an incremental backup takes over from the latest one before it.
 //!
 //! Nothing is taken over on trust. Either the server proves that no table can have changed: the same transactions are visible
-//! to both cuts, within one run of the server, and the sequences stand where they stood. Or the table is read and hashed
-//! again, and its hash is the earlier one; what the server counts of changes only tells for which tables that is worth
-//! trying. A part is proven by its own hash before it is taken over, and taken over as a link to the same bytes: the earlier
+//! to both cuts, within one run of the server, and the sequences stand where they stood. Or it proves that of [one
+//! table](super::unchanged). Or the table is read and hashed again, and its hash is the earlier one; what the server counts of
+//! changes only tells for which tables that is worth trying. A part is proven by its own hash before it is taken over, and taken over as a link to the same bytes: the earlier
 //! backup may go, and this one still has them.
 
 use std::collections::HashSet;
@@ -17,9 +17,13 @@ use super::begun::Begun;
 use super::cut::Facts;
 use super::manifest::{Database, Evidence, Manifest, Part, Subject, Table};
 use super::store::{Kept, Store};
+use super::unchanged::{Candidate, Span};
 
 /// The only encoding in which a name is the same to every program.
 const ENCODING: &str = "UTF8";
+
+/// From so many bytes on the server is asked to prove that a table is unchanged; below, reading it is as quick.
+const WORTH_PROVING: u64 = 256 << 10;
 
 /// A backup whose parts may be taken over.
 #[derive(Debug, Clone)]
@@ -69,6 +73,19 @@ impl Earlier {
         self.manifest.parts.iter().map(|part| self.link(&part.file, &part.file, begun)).collect()
     }
 
+    /// What the server may prove to be unchanged, and since when; nothing where it cannot.
+    pub fn candidates(&self, facts: &Facts) -> Option<(Span, Vec<Candidate>)> {
+        let span = Span::between(self.database.standing.as_ref()?, facts.standing.as_ref()?)?;
+        let worth = facts.counters.iter().filter(|counters| counters.bytes >= WORTH_PROVING);
+        let candidates = worth.filter_map(|counters| {
+            let table = self.of(&counters.schema, &counters.table)?;
+            let is_alike = table.counters.as_ref() == Some(&counters.text);
+            let (schema, name, rows) = (table.schema.clone(), table.name.clone(), table.evidence.rows);
+            is_alike.then_some(Candidate { schema, table: name, rows })
+        });
+        Some((span, candidates.collect()))
+    }
+
     /// Whether a table is worth the try to find it unchanged.
     pub fn treatment(&self, entry: &Entry, facts: &Facts) -> Treatment {
         let counters = facts.counters_of(&entry.schema, &entry.tag);
@@ -86,8 +103,18 @@ impl Earlier {
         }
     }
 
+    /// Takes over the rows of a table that is proven to be unchanged.
+    pub fn link_unchanged(&self, entry: &Entry, file: &str, begun: &Begun) -> Result<Option<(Content, Part)>> {
+        let Some(table) = self.table(entry) else { return Ok(None) };
+        Ok(Some((Content::from(&table.evidence), self.link(&table.part, file, begun)?)))
+    }
+
     fn table(&self, entry: &Entry) -> Option<&Table> {
-        let is_it = |table: &&Table| entry.is_rows() && table.schema == entry.schema && table.name == entry.tag;
+        self.of(&entry.schema, &entry.tag).filter(|_| entry.is_rows())
+    }
+
+    fn of(&self, schema: &str, name: &str) -> Option<&Table> {
+        let is_it = |table: &&Table| table.schema == schema && table.name == name;
         self.database.tables.iter().find(is_it).filter(|table| self.sound.contains(&table.part))
     }
 

@@ -4,7 +4,7 @@
 //! that one run made have the same time and were taken in one cut. Reading order: [`manifest`] (what a backup says of itself),
 //! [`place`] and [`remote`] (where they lie), [`store`] (all of a stack), [`begun`] (one that is being written), [`cut`] (one
 //! moment in all databases), [`dump`] (a database's data into parts), [`earlier`] (what of them the backup before has already),
-//! [`take`] (all of it together), [`verify`], [`export`], [`retention`] (which ones stay), [`schedule`]
+//! [`unchanged`] (what of that need not even be read), [`take`] (all of it together), [`verify`], [`export`], [`retention`] (which ones stay), [`schedule`]
 //! (by themselves, every day).
 
 pub mod begun;
@@ -20,4 +20,5 @@ pub mod schedule;
 pub mod seal;
 pub mod store;
 pub mod take;
+pub mod unchanged;
 pub mod verify;

@@ -177,12 +177,16 @@ async fn database(
         }
         _ => false,
     };
+    let unchanged = match earlier.as_ref().filter(|_| !is_same).and_then(|earlier| earlier.candidates(&facts)) {
+        Some((span, candidates)) => snapshot.unchanged(span, &candidates).await?,
+        None => Vec::new(),
+    };
     let (seal, read, facts_there) = (about.recipe.seal.clone(), Arc::clone(&progress.bytes), Arc::clone(&facts));
     let (begun, inventory) = tokio::task::spawn_blocking(move || {
         let seal = seal.as_deref().map(|seal| seal as &dyn Seal);
         let inventory = match &earlier {
             Some(earlier) if is_same => Inventory::take_over(earlier, &begun, &facts_there),
-            earlier => Inventory::take(&wanted, &begun, seal, &facts_there, earlier.as_ref(), &read),
+            earlier => Inventory::take(&wanted, &begun, seal, &facts_there, earlier.as_ref(), &unchanged, &read),
         };
         inventory.map(|inventory| (begun, inventory))
     })
