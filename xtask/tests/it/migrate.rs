@@ -269,7 +269,7 @@ fn sqlx_and_this_verb_agree_on_what_was_applied() {
     checkout.run(&["migrate", "check", "user"]).ok().says("was migrated by something else");
     checkout.run(&["migrate", "user"]).ok().says("nothing to do");
     checkout.run(&["migrate", "check", "user"]).ok().silent_about("something else");
-    assert_eq!(checkout.sql("user", "SELECT count(*) FROM _xtask_migrations"), "4");
+    assert_eq!(checkout.sql("user", "SELECT count(*) FROM _xtask_migrations WHERE history <> ''"), "4");
     checkout.run(&["migrate", "revert", "user", "--to", "0", "--yes"]).ok();
     // An edit is an edit to both.
     checkout.run(&["migrate", "user"]).ok();

@@ -13,10 +13,14 @@ use super::plan::Step;
 use super::script;
 use crate::engine::postgres::literal;
 
-/// Raised by the message itself: somebody else is migrating, or has migrated since the plan was made.
+/// Said by the message itself: somebody else is migrating, or has migrated since the plan was made. No number is spelled so,
+/// and the server says which text it takes for none: that needs no PL/pgSQL, which takes a new connection a while to load.
 const LOCKED: &str = "XT001";
 const CHANGED: &str = "XT002";
-/// The row between two steps, and its time in nanoseconds. What was applied is recorded with COMMIT, all rows at once.
+const NO_NUMBER: &str = "22P02";
+const TABLE_EXISTS: &str = "42P07";
+/// The row before a stretch of steps, and its time in nanoseconds. What was applied is recorded with COMMIT, all rows at
+/// once.
 const MARK: &str = "xtask_step";
 const MOMENT: &str = "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000000000::float8)::bigint";
 
@@ -69,6 +73,8 @@ pub struct Batch {
     pub text: String,
     /// By step, in bytes.
     places: Vec<usize>,
+    /// How many steps lie between one mark and the next.
+    stretches: Vec<usize>,
 }
 
 impl Batch {
@@ -82,37 +88,40 @@ impl Batch {
         key: i64,
         asked: Asked,
     ) -> Batch {
-        let mut text = format!("BEGIN;\nSELECT {};\n", settings(history, timeouts));
-        text.push_str(&format!(
-            "DO $xtask$ BEGIN IF NOT pg_catalog.pg_try_advisory_xact_lock({key}) THEN \
-             RAISE EXCEPTION 'locked' USING ERRCODE = '{LOCKED}'; END IF; END $xtask$;\n"
-        ));
+        let mut text = format!("BEGIN;\nSELECT {}, {UNCOMPRESSED};\n", settings(history, timeouts));
+        let unless = |holds: &str, what| format!("SELECT (CASE WHEN {holds} THEN '0' ELSE '{what}' END)::integer;\n");
+        text.push_str(&unless(&format!("pg_catalog.pg_try_advisory_xact_lock({key})"), LOCKED));
         for (index, table) in tables.iter().enumerate() {
-            if !history.has_table[index] {
-                text.push_str(&history::create_history(history, table));
-            }
-            text.push_str(&format!(
-                "DO $xtask$ BEGIN IF ({}) <> {} THEN \
-                 RAISE EXCEPTION 'changed' USING ERRCODE = '{CHANGED}'; END IF; END $xtask$;\n",
-                history.state_query(table),
-                literal(&history.state(index)),
-            ));
+            text.push_str(&match history.has_table[index] {
+                true => {
+                    let (now, then) = (history.state_query(table), literal(&history.state(index)));
+                    unless(&format!("({now}) = {then}"), CHANGED)
+                }
+                false => history::create_history(history, table),
+            });
         }
-        if !history.has_ours {
-            text.push_str(&history::create_ours(history));
-        }
-        let mut places = Vec::new();
+        text.push_str(&history::create_ours(history));
+        // In a new database, what makes tables takes no time, and less than a mark does.
+        let is_new = history.count() == 0;
+        let (mut places, mut stretches) = (Vec::new(), Vec::new());
         let mark = format!("SELECT {MOMENT} AS {MARK}");
         let reset = format!("{mark}, {}", settings(history, timeouts));
-        let mut next = &mark;
+        let mut next = Some(&mark);
         for step in steps {
-            text.push_str(&format!("{next};\n"));
+            let only_defines = step.script.reading().only_defines;
+            match (next, stretches.last_mut()) {
+                (None, Some(stretch)) if only_defines => *stretch += 1,
+                (next, _) => {
+                    text.push_str(&format!("{};\n", next.unwrap_or(&mark)));
+                    stretches.push(1);
+                }
+            }
             places.push(text.len());
             text.push_str(&step.script.text);
             text.push_str("\n;\n");
-            next = &mark;
-            if !step.script.reading().only_defines {
-                next = &reset;
+            next = if is_new { None } else { Some(&mark) };
+            if !only_defines {
+                next = Some(&reset);
                 // What COMMIT would check is checked now, where it still says which step it was.
                 text.push_str("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;\n");
             }
@@ -121,14 +130,14 @@ impl Batch {
         if asked == Asked::StepsAndCatalog {
             text.push_str(&format!("{};\n", drift::query()));
         }
-        Batch { text, places }
+        Batch { text, places, stretches }
     }
 
     /// Sends it and reads every answer.
     pub async fn send(&self, connection: &mut PgConnection, steps: &[Step<'_>]) -> Outcome {
         let mut done = Done::default();
-        // Which step is at work, and how many of its statements are done.
-        let (mut step, mut finished, mut begun) = (None::<usize>, 0_usize, 0_i64);
+        // Which stretch is at work, and how many of its statements are done.
+        let (mut stretch, mut finished, mut begun) = (None::<usize>, 0_usize, 0_i64);
         let mut answers = sqlx::raw_sql(AssertSqlSafe(self.text.clone())).fetch_many(connection);
         loop {
             match answers.try_next().await {
@@ -137,10 +146,11 @@ impl Batch {
                 Ok(Some(Either::Right(row))) => match row.columns().first().map(Column::name) {
                     Some(MARK) => {
                         let now: i64 = row.try_get(0).unwrap_or(begun);
-                        if step.is_some() {
-                            done.nanoseconds.push(now - begun);
+                        if let Some(steps) = stretch.and_then(|stretch| self.stretches.get(stretch)) {
+                            let each = (now - begun) / i64::try_from(*steps).unwrap_or(1);
+                            done.nanoseconds.extend(std::iter::repeat_n(each, *steps));
                         }
-                        (step, finished, begun) = (Some(step.map_or(0, |step| step + 1)), 0, now);
+                        (stretch, finished, begun) = (Some(stretch.map_or(0, |stretch| stretch + 1)), 0, now);
                     }
                     Some("xtask_object") => {
                         let cell = |index: usize| row.try_get::<String, _>(index).unwrap_or_default();
@@ -152,12 +162,14 @@ impl Batch {
                     let Ok(error) = error.try_downcast::<PgDatabaseError>() else {
                         return Outcome::Lost(anyhow::anyhow!("an error that PostgreSQL does not have"));
                     };
+                    let said = |word| stretch.is_none() && error.message().contains(word);
                     return match error.code() {
-                        LOCKED => Outcome::Locked,
-                        CHANGED => Outcome::Changed,
+                        NO_NUMBER if said(LOCKED) => Outcome::Locked,
+                        NO_NUMBER if said(CHANGED) => Outcome::Changed,
+                        TABLE_EXISTS if stretch.is_none() => Outcome::Changed,
                         // Shut down, or torn away.
                         code if code.starts_with("57P") => Outcome::Lost(anyhow::anyhow!("{}", error.message())),
-                        _ => Outcome::Failed(Box::new(self.locate(&error, step, finished, steps))),
+                        _ => Outcome::Failed(Box::new(self.locate(&error, stretch, finished, steps))),
                     };
                 }
                 Err(error) => return Outcome::Lost(error.into()),
@@ -166,7 +178,13 @@ impl Batch {
     }
 
     /// From the place in the message to the place in the file. A syntax error comes before any step has begun.
-    fn locate(&self, error: &PgDatabaseError, step: Option<usize>, finished: usize, steps: &[Step<'_>]) -> StepError {
+    fn locate(
+        &self,
+        error: &PgDatabaseError,
+        stretch: Option<usize>,
+        finished: usize,
+        steps: &[Step<'_>],
+    ) -> StepError {
         let mut found = StepError::of(error);
         if let Some(PgErrorPosition::Original(position)) = error.position() {
             let at = self.text.char_indices().nth(position.saturating_sub(1)).map_or(self.text.len(), |(at, _)| at);
@@ -177,11 +195,19 @@ impl Batch {
             }
         }
         // No place: the statement that was at work. The first answer is the mark's.
-        let Some(step) = step.filter(|step| *step < steps.len()) else { return found };
+        let Some(stretch) = stretch.filter(|stretch| *stretch < self.stretches.len()) else { return found };
+        let first: usize = self.stretches[..stretch].iter().sum();
+        let last = first + self.stretches[stretch] - 1;
+        let (mut step, mut finished) = (first, finished.saturating_sub(1));
+        let mut statements = script::statements(&steps[step].script.text).unwrap_or_default();
+        while step < last && finished >= statements.len() {
+            finished -= statements.len();
+            step += 1;
+            statements = script::statements(&steps[step].script.text).unwrap_or_default();
+        }
         found.step = Some(step);
         let text = &steps[step].script.text;
-        let statements = script::statements(text).unwrap_or_default();
-        if let Some(statement) = statements.get(finished.saturating_sub(1)) {
+        if let Some(statement) = statements.get(finished) {
             found.offset = Some(statement.start);
             found.length = text[statement.start..statement.end].lines().next().map_or(1, str::len);
         }
@@ -218,6 +244,11 @@ impl StepError {
         self.length = word.map(char::len_utf8).sum::<usize>().max(1);
     }
 }
+
+/// Pages that are logged as a whole are not compressed: as servers do that by default, it takes them a sixth of their time for
+/// a new database. Only a superuser may say so.
+const UNCOMPRESSED: &str = "CASE WHEN pg_catalog.current_setting('is_superuser') = 'on' \
+    THEN pg_catalog.set_config('wal_compression', 'off', true) END";
 
 /// What every step begins with. They are set again where the step before may have set others.
 fn settings(history: &History, timeouts: Timeouts) -> String {

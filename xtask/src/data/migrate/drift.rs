@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::history::{CATALOG, History};
-use crate::engine::postgres::{FIRST_OF_USERS, literal};
+use super::history::{self, CATALOG, History, KEPT};
+use crate::engine::postgres::FIRST_OF_USERS;
 
 /// Object to definition: `column learning_sessions.mood` to `text not null`.
 pub type Catalog = BTreeMap<String, String>;
@@ -127,9 +127,9 @@ pub async fn present(connection: &mut PgConnection) -> Result<Catalog> {
 
 /// The catalog as the last run recorded it.
 pub async fn recorded(connection: &mut PgConnection, history: &History) -> Result<Catalog> {
-    let sql = format!("SELECT object, definition FROM {} WHERE object <> ''", history.table(CATALOG));
-    let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    let sql = format!("SELECT text FROM {} WHERE {CATALOG}", history.table(KEPT));
+    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?;
+    serde_json::from_str(row.try_get(0)?).context("the recorded catalog cannot be read")
 }
 
 /// What differs.
@@ -160,11 +160,8 @@ pub fn carried(recorded: &Catalog, before: &Catalog, after: &Catalog) -> Catalog
 }
 
 /// Replaces the record.
-pub fn record(history: &History, versions: &str, catalog: &Catalog) -> String {
-    let table = history.table(CATALOG);
-    let rows = catalog.iter().map(|(object, definition)| format!("({}, {})", literal(object), literal(definition)));
-    let rows: Vec<String> = [format!("('', {})", literal(versions))].into_iter().chain(rows).collect();
-    format!("DELETE FROM {table};\nINSERT INTO {table} (object, definition) VALUES {};\n", rows.join(", "))
+pub fn record(history: &History, versions: &str, catalog: &Catalog) -> Result<String> {
+    Ok(history::keep_catalog(history, versions, &serde_json::to_string(catalog)?))
 }
 
 #[cfg(test)]

@@ -149,9 +149,7 @@ impl<'j, 'a> Job<'j, 'a> {
         let tables = self.tables();
         let missing = tables.iter().zip(&self.history.has_table).filter(|(_, has)| !**has);
         let mut make: String = missing.map(|(table, _)| history::create_history(&self.history, table)).collect();
-        if !self.history.has_ours {
-            make.push_str(&history::create_ours(&self.history));
-        }
+        make.push_str(&history::create_ours(&self.history));
         if !make.is_empty() {
             self.say(make).await?;
         }
@@ -192,7 +190,7 @@ impl<'j, 'a> Job<'j, 'a> {
     }
 
     /// The record of what the run has made, where its last round has not written it.
-    fn catalog_record(&self, after: &Catalog) -> String {
+    fn catalog_record(&self, after: &Catalog) -> Result<String> {
         let mut versions: Vec<Vec<i64>> =
             self.history.applied.iter().map(|applied| applied.iter().map(|one| one.version).collect()).collect();
         for step in self.segments.iter().flat_map(Segment::steps) {
@@ -259,7 +257,7 @@ pub async fn run(jobs: &mut [Job<'_, '_>], timeouts: Timeouts, databases: usize)
         }
         if matches!(job.segments.last(), Some(Segment::Alone(_))) {
             let present = drift::present(&mut job.target.connection).await?;
-            let record = job.catalog_record(&present);
+            let record = job.catalog_record(&present)?;
             job.say(record).await?;
         }
         let key = job.key();
@@ -385,7 +383,7 @@ async fn commit(jobs: &mut [Job<'_, '_>], round: usize) -> Result<()> {
     let committing = jobs.iter_mut().map(async |job| {
         let Some(Open { steps, records, catalog }) = job.open.take() else { return Ok(()) };
         let is_last = round + 1 == job.segments.len();
-        let record = if is_last { job.catalog_record(&catalog) } else { String::new() };
+        let record = if is_last { job.catalog_record(&catalog)? } else { String::new() };
         job.say(format!("{records}{record}COMMIT")).await?;
         job.done.extend(steps);
         if !is_last {

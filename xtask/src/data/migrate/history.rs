@@ -1,5 +1,5 @@
-//! What was applied: sqlx's table, read as it is, and tables of our own beside it that keep the text that was applied and
-//! the catalog that it made. Whoever else writes sqlx's table (a service's own `sqlx::migrate!`) is believed.
+//! What was applied: sqlx's table, read as it is, and a table of our own beside it that keeps the text that was applied and
+//! the catalog that it made. It has no index: making one costs a new database more than a few hundred rows ever do. Whoever else writes sqlx's table (a service's own `sqlx::migrate!`) is believed.
 
 use anyhow::Result;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -8,10 +8,11 @@ use sqlx::{AssertSqlSafe, Row};
 use super::source::{Migration, Source};
 use crate::engine::postgres::{identifier, literal};
 
-/// The text that was applied, by history table and version.
-pub const TEXTS: &str = "_xtask_migrations";
-/// The catalog as the last run left it: an object a row; the row of the empty name holds the history it belongs to.
-pub const CATALOG: &str = "_xtask_catalog";
+/// The text that was applied, by history table and version. Of no table are the catalog as the last run left it, as JSON, and
+/// the line of versions that it belongs to.
+pub const KEPT: &str = "_xtask_migrations";
+const VERSIONS: &str = "history = '' AND version = 0";
+pub const CATALOG: &str = "history = '' AND version = 1";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -33,7 +34,7 @@ pub struct History {
     pub applied: Vec<Vec<Applied>>,
     /// Which sources have their table.
     pub has_table: Vec<bool>,
-    /// Whether our own tables are there.
+    /// Whether our own table is there.
     pub has_ours: bool,
     /// The state of the histories when the catalog was recorded.
     pub recorded: Option<String>,
@@ -45,7 +46,7 @@ impl History {
         let is_there = |table: &str| {
             format!("to_regclass(quote_ident(current_schema()) || {}) IS NOT NULL", literal(&format!(".{table}")))
         };
-        let asked: Vec<String> = tables.iter().map(String::as_str).chain([CATALOG]).map(is_there).collect();
+        let asked: Vec<String> = tables.iter().map(String::as_str).chain([KEPT]).map(is_there).collect();
         format!(
             "current_database()::text, coalesce(current_schema()::text, ''), current_setting('search_path'), {}",
             asked.join(", ")
@@ -87,8 +88,8 @@ impl History {
         }
         if self.has_ours {
             let nothing = "'', false, '', 0::bigint";
-            let catalog = self.table(CATALOG);
-            parts.push(format!("SELECT -1::bigint, 0::bigint, definition, {nothing} FROM {catalog} WHERE object = ''"));
+            let kept = self.table(KEPT);
+            parts.push(format!("SELECT -1::bigint, 0::bigint, text, {nothing} FROM {kept} WHERE {VERSIONS}"));
         }
         if parts.is_empty() {
             return Ok(());
@@ -154,31 +155,30 @@ pub async fn kept_text(
         return Ok(None);
     }
     let sql =
-        format!("SELECT text FROM {} WHERE history = {} AND version = {version}", history.table(TEXTS), literal(table));
+        format!("SELECT text FROM {} WHERE history = {} AND version = {version}", history.table(KEPT), literal(table));
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(connection).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Makes sqlx's table as sqlx makes it.
+/// Makes sqlx's table as sqlx makes it. Where somebody has made it meanwhile, that is an error.
 pub fn create_history(history: &History, table: &str) -> String {
     format!(
-        "CREATE TABLE IF NOT EXISTS {} (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+        "CREATE TABLE {} (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
          installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
          execution_time BIGINT NOT NULL);\n",
         history.table(table)
     )
 }
 
-/// Makes our own tables.
+/// Makes our own table, unless it is there.
 pub fn create_ours(history: &History) -> String {
+    if history.has_ours {
+        return String::new();
+    }
+    let kept = history.table(KEPT);
     format!(
-        "CREATE TABLE IF NOT EXISTS {texts} (history text NOT NULL, version bigint NOT NULL, text text NOT NULL, \
-         PRIMARY KEY (history, version));\n\
-         CREATE TABLE IF NOT EXISTS {catalog} (object text PRIMARY KEY, definition text NOT NULL);\n\
-         COMMENT ON TABLE {texts} IS 'cargo xtask: the text of each migration as it was applied';\n\
-         COMMENT ON TABLE {catalog} IS 'cargo xtask: the catalog as the last migration left it';\n",
-        texts = history.table(TEXTS),
-        catalog = history.table(CATALOG),
+        "CREATE TABLE IF NOT EXISTS {kept} (history text NOT NULL, version bigint NOT NULL, text text NOT NULL);\n\
+         COMMENT ON TABLE {kept} IS 'cargo xtask: the text of each migration as it was applied, and the catalog that they left';\n",
     )
 }
 
@@ -200,14 +200,25 @@ pub fn record(history: &History, table: &str, applied: &[(&Migration, i64)]) -> 
 
 /// Keeps the texts of migrations, in place of what was kept before.
 pub fn keep_texts(history: &History, table: &str, migrations: &[&Migration]) -> String {
-    let rows = migrations
-        .iter()
-        .map(|migration| format!("({}, {}, {})", literal(table), migration.version, literal(&migration.up.text)));
-    let rows: Vec<String> = rows.collect();
+    let of = literal(table);
+    let rows = migrations.iter().map(|migration| (migration.version, migration.up.text.as_str()));
+    let versions = migrations.iter().map(|migration| migration.version.to_string()).collect::<Vec<_>>().join(", ");
+    keep(history, &of, &rows.collect::<Vec<_>>(), &format!("history = {of} AND version IN ({versions})"))
+}
+
+/// Keeps a catalog, and the versions that it belongs to.
+pub fn keep_catalog(history: &History, versions: &str, catalog: &str) -> String {
+    keep(history, "''", &[(0, versions), (1, catalog)], "history = ''")
+}
+
+/// Puts rows in the place of some. The lock, which hinders no reader, keeps others from doing the same at the same time.
+fn keep(history: &History, of: &str, rows: &[(i64, &str)], some: &str) -> String {
+    let kept = history.table(KEPT);
+    let rows: Vec<String> =
+        rows.iter().map(|(version, text)| format!("({of}, {version}, {})", literal(text))).collect();
     format!(
-        "INSERT INTO {} (history, version, text) VALUES {} \
-         ON CONFLICT (history, version) DO UPDATE SET text = excluded.text;\n",
-        history.table(TEXTS),
+        "LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;\nDELETE FROM {kept} WHERE {some};\n\
+         INSERT INTO {kept} (history, version, text) VALUES {};\n",
         rows.join(", "),
     )
 }
@@ -218,7 +229,7 @@ pub fn forget(history: &History, table: &str, versions: &[i64]) -> String {
     format!(
         "DELETE FROM {} WHERE version IN ({versions});\nDELETE FROM {} WHERE history = {} AND version IN ({versions});\n",
         history.table(table),
-        history.table(TEXTS),
+        history.table(KEPT),
         literal(table)
     )
 }

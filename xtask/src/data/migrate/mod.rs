@@ -235,7 +235,7 @@ impl Member<'_> {
                 sql.push_str(&history::keep_texts(history, &standing.source.table, &[migration]));
             }
         }
-        sql.push_str(&drift::record(history, &history.versions(), &catalog));
+        sql.push_str(&drift::record(history, &history.versions(), &catalog)?);
         sql.push_str("COMMIT");
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.target.connection).await?;
         Ok(())
