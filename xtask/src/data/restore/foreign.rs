@@ -33,6 +33,9 @@ const AHEAD: usize = 4;
 const SHOWN: usize = 120;
 /// Where tar says what it is.
 const TAR_MARK: (usize, &[u8]) = (257, b"ustar");
+/// What pg_dump's own tars begin with, behind the head of this file in them.
+const TAR_BEGIN: &[u8] = b"toc.dat\0";
+const TAR_BLOCK: usize = 512;
 
 /// A dump as it lies there.
 #[derive(Debug)]
@@ -233,8 +236,12 @@ async fn texts(connection: &mut PgConnection, sql: &str) -> Result<BTreeSet<Stri
 fn named_in_archive(mut input: impl Read) -> Result<Named> {
     let mut begin = [0; MAGIC.len()];
     input.read_exact(&mut begin)?;
+    if TAR_BEGIN.starts_with(&begin) {
+        io::copy(&mut input.by_ref().take((TAR_BLOCK - begin.len()) as u64), &mut io::sink())?;
+        input.read_exact(&mut begin)?;
+    }
     if begin != MAGIC {
-        // A tar: its table of contents is somewhere inside, and pg_restore says what is wrong with it.
+        // A tar that pg_dump has not made: pg_restore says what is wrong with it.
         return Ok(Named::default());
     }
     let head = Head::read(&mut begin.chain(input))?;
