@@ -18,6 +18,7 @@ use crate::context::{Context, unknown};
 use crate::data::backup::manifest::{self, Manifest, Subject};
 use crate::data::backup::seal::Age;
 use crate::data::backup::store::{Kept, Store};
+use crate::data::locale::OtherLocale;
 use crate::data::restore::database::{self, Place, Ready};
 use crate::data::restore::load::Source;
 use crate::data::restore::redis;
@@ -276,6 +277,7 @@ pub struct Swapped {
     proving: Duration,
     swap: Duration,
     new_roles: Vec<String>,
+    pub other_locale: Option<OtherLocale>,
 }
 
 impl Swapped {
@@ -301,6 +303,7 @@ pub async fn swap_all(sources: &[Source], places: &[Place], ready: Vec<Ready>) -
                     proving: ready.proving,
                     swap: begun.elapsed(),
                     new_roles: ready.loaded.new_roles,
+                    other_locale: ready.loaded.other_locale,
                 });
             }
             Err(error) => {
@@ -332,6 +335,15 @@ fn name_of(args: &RestoreArgs) -> String {
     name(args).map_or_else(|| " --all".to_owned(), |name| format!(" {name}"))
 }
 
+/// What a person must know who takes a restored database for the one that was backed up, each with its name.
+pub fn tell_locales<'a>(others: impl IntoIterator<Item = (&'a str, &'a Option<OtherLocale>)>) {
+    let told = others.into_iter().filter_map(|(name, other)| Some(other.as_ref()?.told(name)));
+    let told: Vec<String> = told.map(|told| ui::paint(ui::WARNING, told)).collect();
+    if !told.is_empty() {
+        ui::tell(format!("\n{}", told.join("\n")));
+    }
+}
+
 fn report(
     cx: &Context,
     args: &RestoreArgs,
@@ -353,6 +365,7 @@ fn report(
                     "proving_seconds": swapped.proving.as_secs_f64(),
                     "swap_seconds": swapped.swap.as_secs_f64(),
                     "new_roles": swapped.new_roles,
+                    "other_locale": swapped.other_locale,
                 })
             })
             .collect();
@@ -377,6 +390,7 @@ fn report(
     if !roles.is_empty() {
         ui::tell(format!("\nnew roles, that nobody can log in as: {}", roles.join(", ")));
     }
+    tell_locales(sources.iter().zip(swapped).map(|(source, swapped)| (&*source.kept.name, &swapped.other_locale)));
     let option = cx.stack_option();
     let name = name_of(args);
     ui::tell(format!(

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::backup::{Order, take_set};
-use super::restore::{places, swap_all};
+use super::restore::{places, swap_all, tell_locales};
 use super::up;
 use crate::cli::UpgradeArgs;
 use crate::context::{Context, configuration_failure};
@@ -108,7 +108,12 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     let swapped = swap_all(&sources, &places, ready).await?;
     files::remove_if_present(&instance.folder.join(STATE))?;
     if args.json {
-        ui::json(&json!({ "stack": cx.stack.name, "from": state.from, "to": state.to, "backup": state.backup }))?;
+        let others = sources.iter().zip(&swapped);
+        let others: BTreeMap<&str, _> =
+            others.filter_map(|(source, swapped)| Some((&*source.kept.name, swapped.other_locale.as_ref()?))).collect();
+        ui::json(&json!({
+            "stack": cx.stack.name, "from": state.from, "to": state.to, "backup": state.backup, "other_locale": others,
+        }))?;
     }
     let rows = sources.iter().zip(&swapped).map(|(source, swapped)| {
         let from = state.from.get(&source.kept.name).copied().unwrap_or_default();
@@ -121,6 +126,7 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
         ]
     });
     ui::tell(table::columns(rows.collect(), &[2, 3, 4]));
+    tell_locales(sources.iter().zip(&swapped).map(|(source, swapped)| (&*source.kept.name, &swapped.other_locale)));
     let option = cx.stack_option();
     ui::tell(format!(
         "\n{} upgraded and compared with the backup `{}`, in {}. The old data are kept: `cargo xtask upgrade --drop-old{option}` \

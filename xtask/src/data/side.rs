@@ -6,17 +6,22 @@ use anyhow::{Context, Result, ensure};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
+use super::locale::{Attempt, Locale, Origin, OtherLocale};
 use crate::engine::postgres::{self, Door, MAINTENANCE_DATABASE, identifier, literal};
 
 /// How long a server may take to end what a killed run has begun.
 const PATIENCE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_millis(5);
 
+/// What servers say to a locale that they have not, that their build cannot have, that does not fit the encoding, and to an
+/// option or a provider that came with a later version.
+const NO_SUCH_LOCALE: [&str; 5] = ["42809", "0A000", "22023", "42601", "42P17"];
+
 /// What it is made for. Each has names of its own, for whoever makes one removes what others of its kind have left.
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose<'a> {
-    /// To be filled by a restore: empty, in this encoding.
-    Restore { encoding: &'a str },
+    /// To be filled by a restore: empty, as the one that was dumped, in this encoding.
+    Restore { origin: &'a Origin, encoding: &'a str },
     /// To try migrations on: a copy of a database that nobody is connected to.
     Rehearsal { of: &'a str },
 }
@@ -29,10 +34,12 @@ impl Purpose<'_> {
         }
     }
 
-    fn options(self) -> String {
+    fn attempts(self, major: u32) -> Vec<Attempt> {
         match self {
-            Purpose::Restore { encoding } => format!("TEMPLATE template0 ENCODING {}", literal(encoding)),
-            Purpose::Rehearsal { of } => format!("TEMPLATE {}", identifier(of)),
+            Purpose::Restore { origin, encoding } => origin.attempts(encoding, major),
+            Purpose::Rehearsal { of } => {
+                vec![Attempt { options: format!("TEMPLATE {}", identifier(of)), is_as_wanted: true }]
+            }
         }
     }
 }
@@ -43,6 +50,8 @@ pub struct Side {
     pub name: String,
     pub door: Door,
     pub user: String,
+    /// Where the server could not make what was wanted.
+    pub other_locale: Option<OtherLocale>,
     is_gone: bool,
 }
 
@@ -57,14 +66,13 @@ impl Side {
             drop_database(door, user, row.try_get(0)?).await?;
         }
         let name = format!("{}{}", purpose.prefix(), std::process::id());
-        let (made, owner, options) = (identifier(&name), identifier(user), purpose.options());
-        let make = format!("CREATE DATABASE {made} OWNER {owner} {options}");
-        sqlx::raw_sql(AssertSqlSafe(make))
-            .execute(&mut admin)
-            .await
-            .context("cannot make a database beside the live one")?;
+        let refusal = create(&mut admin, &name, user, purpose).await?;
+        let mut side = Side { name, door: door.clone(), user: user.to_owned(), other_locale: None, is_gone: false };
+        if let (Some(why), Purpose::Restore { origin, .. }) = (refusal, purpose) {
+            side.other_locale = Some(origin.other(&locale_of(&mut admin, &side.name).await?, &why));
+        }
         admin.close().await?;
-        Ok(Side { name, door: door.clone(), user: user.to_owned(), is_gone: false })
+        Ok(side)
     }
 
     pub async fn connect(&self) -> Result<PgConnection> {
@@ -97,6 +105,41 @@ impl Drop for Side {
         // What stays behind, the next of its kind removes.
         drop(dropping.join());
     }
+}
+
+/// Makes it as it is wanted, else as it can be made. Gives what the server said to the former.
+async fn create(admin: &mut PgConnection, name: &str, owner: &str, purpose: Purpose<'_>) -> Result<Option<String>> {
+    let major = admin.server_version_num().unwrap_or_default() / 10_000;
+    let mut attempts = purpose.attempts(major).into_iter().peekable();
+    let mut refusal = None;
+    while let Some(attempt) = attempts.next() {
+        let make = format!("CREATE DATABASE {} OWNER {} {}", identifier(name), identifier(owner), attempt.options);
+        match sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *admin).await {
+            Ok(_) if attempt.is_as_wanted => return Ok(None),
+            Ok(_) => break,
+            Err(sqlx::Error::Database(error))
+                if attempts.peek().is_some()
+                    && error.code().is_some_and(|code| NO_SUCH_LOCALE.contains(&code.as_ref())) =>
+            {
+                refusal.get_or_insert(error.message().to_owned());
+            }
+            Err(error) => return Err(error).context("cannot make a database beside the live one"),
+        }
+    }
+    Ok(Some(refusal.unwrap_or_default()))
+}
+
+/// As the server's catalogue has it, whose columns each version names in its own way.
+async fn locale_of(admin: &mut PgConnection, database: &str) -> Result<Locale> {
+    let sql = format!(
+        "SELECT coalesce(said->>'datlocprovider', 'c'), said->>'datcollate', said->>'datctype', \
+         coalesce(said->>'datlocale', said->>'daticulocale'), said->>'daticurules' \
+         FROM (SELECT to_jsonb(pg_database) AS said FROM pg_database WHERE datname = {}) AS row",
+        literal(database)
+    );
+    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(admin).await?;
+    let locale = Locale::new(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+    locale.context("the server does not say what locale the database has")
 }
 
 /// A killed run's server may still be making its database, and would be done with it after the look for leftovers.

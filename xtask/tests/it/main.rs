@@ -29,6 +29,7 @@ mod output;
 mod pins;
 mod ports;
 mod restore;
+mod restore_locale;
 mod seed;
 mod support;
 mod toolbox;

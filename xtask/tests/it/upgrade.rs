@@ -58,6 +58,8 @@ fn data_of_15_move_to_18_and_the_old_ones_stay_until_they_are_dropped() {
         checkout.run(&["upgrade"]).ok().says("PostgreSQL 15 → 18").says("--drop-old");
         assert_eq!(rows(&checkout), before);
         assert!(checkout.sql("game", "SHOW server_version").starts_with("18."));
+        let locale = "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = current_database()";
+        assert_eq!(checkout.sql("game", locale), "b|C.UTF-8", "what was the default is the new one");
         checkout.run(&["up", "game"]).ok().says("unchanged");
         checkout.run(&["migrate", "check"]).ok();
         checkout.run(&["backup", "list"]).ok().says("before-upgrade-15-to-18").says("verified");
@@ -69,6 +71,59 @@ fn data_of_15_move_to_18_and_the_old_ones_stay_until_they_are_dropped() {
         checkout.replace("config/nanika.toml", "image = \"postgres-18\"", "image = \"postgres-15\"");
         if engine == Engine::Native {
             checkout.run(&["upgrade"]).exits(4).says("newer than 15");
+        }
+        checkout.run(&["down"]).code.into_iter().for_each(drop);
+    }
+}
+
+/// Not every build has ICU: then it is told, and the rows move all the same.
+#[test]
+fn a_locale_of_ones_own_comes_back_and_moves_along() {
+    for engine in [Engine::Native, Engine::Docker] {
+        let Some(mut checkout) = on_15(engine) else { continue };
+        let (user, database) =
+            (checkout.sql("game", "SELECT current_user"), checkout.sql("game", "SELECT current_catalog"));
+        let make = format!(
+            "CREATE DATABASE {database} OWNER {user} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'"
+        );
+        let made = checkout.run(&[
+            "psql",
+            "game",
+            "-X",
+            "-d",
+            "postgres",
+            "-c",
+            &format!("DROP DATABASE {database} WITH (FORCE)"),
+            "-c",
+            &make,
+        ]);
+        if made.err.contains("ICU is not supported") {
+            skip("PostgreSQL 15 has no ICU");
+            continue;
+        }
+        made.ok();
+        checkout.sql("game", "CREATE TABLE words (word text); INSERT INTO words VALUES ('b'), ('C'), ('a'), ('B')");
+        let words = "SELECT string_agg(word, '' ORDER BY word) FROM words";
+        let locale = "SELECT row->>'datlocprovider', coalesce(row->>'datlocale', row->>'daticulocale') FROM \
+            (SELECT to_jsonb(pg_database) AS row FROM pg_database WHERE datname = current_database()) AS database";
+        assert_eq!(checkout.sql("game", words), "abBC");
+        checkout.run(&["backup", "game"]).ok();
+        checkout.run(&["restore", "game"]).ok().silent_about("locale");
+        assert_eq!(checkout.sql("game", locale), "i|en-US");
+        assert_eq!(checkout.sql("game", words), "abBC");
+
+        ask_for_18(&mut checkout);
+        let upgraded = checkout.run(&["upgrade", "--json"]).ok();
+        let other = upgraded.json()["other_locale"].clone();
+        if checkout.sql("game", locale) == "i|en-US" {
+            upgraded.silent_about("not here");
+            assert_eq!(other, serde_json::json!({}));
+            assert_eq!(checkout.sql("game", words), "abBC");
+        } else {
+            assert_eq!(other["game"]["wanted"], "en-US (icu)");
+            upgraded.says("not here: the locale `en-US (icu)`, ICU is not supported in this build");
+            assert_eq!(checkout.sql("game", locale), "b|C.UTF-8");
+            assert_eq!(checkout.sql("game", words), "BCab");
         }
         checkout.run(&["down"]).code.into_iter().for_each(drop);
     }

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use super::list::names;
 use super::{opened_by, sources};
 use crate::cli::BackupVerifyArgs;
-use crate::commands::restore::{open, places};
+use crate::commands::restore::{open, places, tell_locales};
 use crate::context::Context;
 use crate::data::backup::manifest::Manifest;
 use crate::data::backup::seal::Age;
 use crate::data::backup::store::{Kept, Verified};
 use crate::data::backup::verify;
+use crate::data::locale::OtherLocale;
 use crate::data::restore::database::{self, Place};
 use crate::engine::Engine;
 use crate::instance::lock::Lock;
@@ -31,6 +32,7 @@ pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
         }
     }
     let (mut rows, mut results, mut errors) = (Vec::new(), Vec::<Value>::new(), Vec::new());
+    let mut locales: Vec<(&str, Option<OtherLocale>)> = Vec::new();
     let seal = seal.map(Arc::new);
     let tried = match args.restore {
         true => Some(Tried::new(cx).await?),
@@ -42,15 +44,17 @@ pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
         drop(waiting);
         let proven = match (read, &tried) {
             (Ok(manifest), Some(tried)) if manifest.database().is_some() => {
-                tried.restore(kept, &manifest, seal.as_ref()).await.map(|()| (manifest, true))
+                let restored = tried.restore(kept, &manifest, seal.as_ref()).await;
+                restored.map(|other_locale| (manifest, true, other_locale))
             }
-            (read, _) => read.map(|manifest| (manifest, false)),
+            (read, _) => read.map(|manifest| (manifest, false, None)),
         };
         match proven {
-            Ok((manifest, was_restored)) => {
+            Ok((manifest, was_restored, other_locale)) => {
                 let verified = Verified { at: Timestamp::now(), was_restored };
                 kept.note_verified(&verified)?;
-                results.push(json!({ "name": kept.name, "backup": kept.backup, "verified": verified }));
+                results.push(json!({ "name": kept.name, "backup": kept.backup, "verified": verified, "other_locale": other_locale }));
+                locales.push((&kept.name, other_locale));
                 let bytes = units::megabytes(manifest.bytes());
                 let how = if was_restored { "restored, and the same" } else { "as it was written" };
                 rows.push(vec![kept.name.clone(), kept.backup.clone(), bytes, ui::paint(ui::GOOD, how)]);
@@ -72,6 +76,7 @@ pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
         ui::json(&json!({ "stack": cx.stack.name, "backups": results }))?;
     }
     ui::tell(table::columns(rows, &[2]));
+    tell_locales(locales.iter().map(|(name, other)| (*name, other)));
     failure::all_of(errors, Exit::Found, |count| {
         format!("{count} backups are not as they should be, or cannot be opened")
     })?;
@@ -110,16 +115,18 @@ impl Tried {
         Ok(Tried { places: places(cx, &instance, &names).await?, _lock: lock })
     }
 
-    /// Restores into a database of its own, which goes away again.
-    async fn restore(&self, kept: &Kept, manifest: &Manifest, seal: Option<&Arc<Age>>) -> Result<()> {
+    /// Restores into a database of its own, which goes away again. Gives what is not as the backup wants it.
+    async fn restore(&self, kept: &Kept, manifest: &Manifest, seal: Option<&Arc<Age>>) -> Result<Option<OtherLocale>> {
         let place = self.places.iter().find(|place| place.name == kept.name);
         let place = place
             .with_context(|| format!("`{}` is not running, so its backup cannot be restored for a try", kept.name))?;
         let source = database::source(kept.clone(), open(manifest, seal)?).await?;
         let ready = database::prepare_all(&[source], std::slice::from_ref(place), "restoring for a try").await;
+        let mut other_locale = None;
         for ready in ready.with_context(|| format!("backup `{}` of `{}` cannot be restored", kept.backup, kept.name))? {
             ready.side.remove().await?;
+            other_locale = ready.loaded.other_locale;
         }
-        Ok(())
+        Ok(other_locale)
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::{Members, server};
+use super::{Members, server, tell_locales};
 use crate::cli::RestoreArgs;
 use crate::context::Context;
 use crate::data::restore::{database, table};
@@ -36,13 +36,19 @@ pub async fn run(cx: &Context, args: &RestoreArgs, set: &Members) -> Result<Exit
                 .hint("name another one, or leave `--into` out to replace the live one")
         );
     }
+    let mut other_locale = None;
     for ready in database::prepare_all(std::slice::from_ref(source), std::slice::from_ref(place), "restoring").await? {
         server(place).swap(&ready.side.name, into, "").await?;
         ready.side.keep();
+        other_locale = ready.loaded.other_locale;
     }
     if args.json {
-        ui::json(&json!({ "stack": cx.stack.name, "name": name, "database": into, "rows": source.manifest.rows() }))?;
+        ui::json(&json!({
+            "stack": cx.stack.name, "name": name, "database": into, "rows": source.manifest.rows(),
+            "other_locale": other_locale,
+        }))?;
     }
+    tell_locales([(&**into, &other_locale)]);
     ui::tell(format!(
         "{} rows restored and compared, into the database `{into}` beside `{}`: `cargo xtask run{option} {name} -- psql {into}`",
         units::count(source.manifest.rows()),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use archive::split::Treatment;
 use serde_json::json;
 
-use super::{connected, name, name_of, places, server, service};
+use super::{connected, name, name_of, places, server, service, tell_locales};
 use crate::cli::RestoreArgs;
 use crate::context::Context;
 use crate::data::backup::dump::{self, Wanted};
@@ -43,9 +43,12 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
     }
     server(place).check_clients(live, connected(args)).await?;
     let progress = Progress::new("restoring", &names);
-    let side = Side::make(&place.door, &place.login.user, Purpose::Restore { encoding: ENCODING }).await?;
     let not_restored = || format!("`{}` was not restored, and is as it was", place.name);
-    let wanting = progress.watch(dump.fill(place, &side, &progress.bytes)).await.with_context(not_restored)?;
+    let named = progress.watch(dump.look()).await.with_context(not_restored)?;
+    let encoding = named.origin.encoding.as_deref().unwrap_or(ENCODING);
+    let wanted = Purpose::Restore { origin: &named.origin, encoding };
+    let side = Side::make(&place.door, &place.login.user, wanted).await.with_context(not_restored)?;
+    let wanting = progress.watch(dump.fill(named, place, &side, &progress.bytes)).await.with_context(not_restored)?;
     load::analyze(&side).await.with_context(not_restored)?;
     let wanted = Wanted::all_of(&place.clients, &side.name);
     let bytes = Arc::clone(&progress.bytes);
@@ -60,10 +63,11 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
         ui::json(&json!({
             "stack": cx.stack.name, "name": place.name, "database": live, "tables": tables, "rows": rows,
             "server_version": wanting.server_version, "roles": wanting.roles, "left_out": wanting.left_out,
-            "settings": wanting.settings,
+            "settings": wanting.settings, "other_locale": wanting.other_locale,
         }))?;
     }
     tell(&wanting, &place.login.user);
+    tell_locales([(live.as_str(), &wanting.other_locale)]);
     ui::tell(format!(
         "{}, {} rows restored in {}, into `{live}`",
         units::plural(tables, "table"),

@@ -13,6 +13,7 @@ use super::load::{self, Loaded, Source};
 use crate::data::backup::manifest::Subject;
 use crate::data::backup::store::Kept;
 use crate::data::backup::verify;
+use crate::data::locale::Origin;
 use crate::data::side::{Purpose, Side};
 use crate::engine::clients::{Clients, SHELL};
 use crate::engine::postgres::{self, Door, Login};
@@ -60,8 +61,8 @@ pub async fn source(kept: Kept, seal: Option<Arc<dyn Seal + Send + Sync>>) -> Re
 pub async fn prepare(source: &Source, place: &Place, bytes: &Arc<AtomicU64>) -> Result<Ready> {
     let begun = Instant::now();
     check_space(source, place).await?;
-    let side =
-        Side::make(&place.door, &place.login.user, Purpose::Restore { encoding: &source.database.encoding }).await?;
+    let wanted = Purpose::Restore { origin: &Origin::of(&source.head), encoding: &source.database.encoding };
+    let side = Side::make(&place.door, &place.login.user, wanted).await?;
     let loaded = load::fill(source, &place.clients, &side, bytes).await.with_context(|| not_restored(place))?;
     let filling = begun.elapsed();
     let proving = async { tokio::try_join!(load::analyze(&side), compare(source, &place.clients, &side.name, bytes)) };

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::database::Place;
 use super::load;
+use crate::data::locale::{Origin, OtherLocale};
 use crate::data::migrate::script;
 use crate::data::side::Side;
 use crate::tools;
@@ -32,6 +33,9 @@ const AHEAD: usize = 4;
 const SHOWN: usize = 120;
 /// Where tar says what it is.
 const TAR_MARK: (usize, &[u8]) = (257, b"ustar");
+/// What pg_dump's own tars begin with, behind the head of this file in them.
+const TAR_BEGIN: &[u8] = b"toc.dat\0";
+const TAR_BLOCK: usize = 512;
 
 /// A dump as it lies there.
 #[derive(Debug)]
@@ -69,6 +73,16 @@ pub struct Wanting {
     pub left_out: BTreeSet<String>,
     /// Settings that this server does not know.
     pub settings: BTreeSet<String>,
+    pub other_locale: Option<OtherLocale>,
+}
+
+/// What a dump names before anything of it is done.
+#[derive(Debug, Default)]
+pub struct Named {
+    server_version: String,
+    owners: BTreeSet<String>,
+    extensions: BTreeSet<String>,
+    pub origin: Origin,
 }
 
 impl Dump {
@@ -113,10 +127,31 @@ impl Dump {
         })
     }
 
+    /// What it names that this server may not have.
+    pub async fn look(&self) -> Result<Named> {
+        let (path, form) = (self.path.clone(), self.form);
+        let input = self.read_head()?;
+        tokio::task::spawn_blocking(move || match form {
+            Form::Sql => named_in_sql(BufReader::with_capacity(PIECE, input)),
+            Form::Archive | Form::Directory => {
+                named_in_archive(input).with_context(|| format!("`{}` is broken", path.display()))
+            }
+        })
+        .await?
+    }
+
     /// Fills an empty database.
-    pub async fn fill(self, place: &Place, side: &Side, written: &Arc<AtomicU64>) -> Result<Wanting> {
+    pub async fn fill(self, named: Named, place: &Place, side: &Side, written: &Arc<AtomicU64>) -> Result<Wanting> {
         let mut connection = side.connect().await?;
-        let mut wanting = self.look(&mut connection).await?;
+        let present = texts(&mut connection, "SELECT rolname::text FROM pg_roles").await?;
+        let available = texts(&mut connection, "SELECT name::text FROM pg_available_extensions").await?;
+        let mut wanting = Wanting {
+            server_version: named.server_version,
+            roles: named.owners.into_iter().filter(|owner| !present.contains(owner)).collect(),
+            extensions: named.extensions.into_iter().filter(|extension| !available.contains(extension)).collect(),
+            other_locale: side.other_locale.clone(),
+            ..Wanting::default()
+        };
         if !wanting.extensions.is_empty() {
             let names: Vec<&str> = wanting.extensions.iter().map(String::as_str).collect();
             bail!(
@@ -132,36 +167,6 @@ impl Dump {
             Form::Archive | Form::Directory => self.restore(place, side, written).await?,
         }
         connection.close().await?;
-        Ok(wanting)
-    }
-
-    /// What the dump names that this server may not have.
-    async fn look(&self, connection: &mut PgConnection) -> Result<Wanting> {
-        let (path, form) = (self.path.clone(), self.form);
-        let mut input = self.read_head()?;
-        let (mut wanting, owners, extensions) = tokio::task::spawn_blocking(move || match form {
-            Form::Sql => named_in_sql(BufReader::with_capacity(PIECE, input)),
-            Form::Archive | Form::Directory => {
-                let mut begin = [0; MAGIC.len()];
-                input.read_exact(&mut begin)?;
-                if begin != MAGIC {
-                    // A tar: its table of contents is somewhere inside, and pg_restore says what is wrong with it.
-                    return Ok((Wanting::default(), BTreeSet::new(), BTreeSet::new()));
-                }
-                let head =
-                    Head::read(&mut begin.chain(input)).with_context(|| format!("`{}` is broken", path.display()))?;
-                let owners = head.entries.iter().map(|entry| entry.owner.clone()).filter(|owner| !owner.is_empty());
-                let extensions =
-                    head.entries.iter().filter(|entry| entry.kind == "EXTENSION").map(|entry| entry.tag.clone());
-                let wanting = Wanting { server_version: head.server_version.clone(), ..Wanting::default() };
-                Ok((wanting, owners.collect(), extensions.collect()))
-            }
-        })
-        .await??;
-        let present = texts(connection, "SELECT rolname::text FROM pg_roles").await?;
-        wanting.roles = owners.into_iter().filter(|owner| !present.contains(owner)).collect();
-        let available = texts(connection, "SELECT name::text FROM pg_available_extensions").await?;
-        wanting.extensions = extensions.into_iter().filter(|extension| !available.contains(extension)).collect();
         Ok(wanting)
     }
 
@@ -227,26 +232,54 @@ async fn texts(connection: &mut PgConnection, sql: &str) -> Result<BTreeSet<Stri
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
-type Named = (Wanting, BTreeSet<String>, BTreeSet<String>);
+/// Owners, extensions, version and locale, from the table of contents.
+fn named_in_archive(mut input: impl Read) -> Result<Named> {
+    let mut begin = [0; MAGIC.len()];
+    input.read_exact(&mut begin)?;
+    if TAR_BEGIN.starts_with(&begin) {
+        io::copy(&mut input.by_ref().take((TAR_BLOCK - begin.len()) as u64), &mut io::sink())?;
+        input.read_exact(&mut begin)?;
+    }
+    if begin != MAGIC {
+        // A tar that pg_dump has not made: pg_restore says what is wrong with it.
+        return Ok(Named::default());
+    }
+    let head = Head::read(&mut begin.chain(input))?;
+    let owners = head.entries.iter().map(|entry| entry.owner.clone()).filter(|owner| !owner.is_empty());
+    let extensions = head.entries.iter().filter(|entry| entry.kind == "EXTENSION").map(|entry| entry.tag.clone());
+    Ok(Named {
+        owners: owners.collect(),
+        extensions: extensions.collect(),
+        origin: Origin::of(&head),
+        server_version: head.server_version,
+    })
+}
 
-/// Owners, extensions and version, from a first look through the lines.
+/// As [`named_in_archive`], from a first look through the lines.
 fn named_in_sql(mut input: impl BufRead) -> Result<Named> {
-    let (mut wanting, mut owners, mut extensions) = (Wanting::default(), BTreeSet::new(), BTreeSet::new());
+    let mut named = Named::default();
     let mut line = Vec::new();
+    // Before everything else that it makes, a dump makes the database, if it does: further on, such a line may be a row.
+    let mut first_made: Option<String> = None;
     loop {
         line.clear();
         if input.read_until(b'\n', &mut line)? == 0 {
-            return Ok((wanting, owners, extensions));
+            let made = first_made.filter(|made| made.starts_with("CREATE DATABASE "));
+            named.origin = Origin::new(&named.server_version, made.as_deref());
+            return Ok(named);
         }
         let Ok(text) = std::str::from_utf8(&line) else { continue };
         let text = text.trim_end();
+        if first_made.is_none() && text.starts_with("CREATE ") {
+            first_made = Some(text.to_owned());
+        }
         if let Some(version) = text.strip_prefix("-- Dumped from database version ") {
-            version.clone_into(&mut wanting.server_version);
+            version.clone_into(&mut named.server_version);
         } else if let Some((_, owner)) = text.strip_prefix("ALTER ").and_then(|rest| rest.rsplit_once(" OWNER TO ")) {
-            owners.insert(owner.trim_end_matches(';').trim_matches('"').replace("\"\"", "\""));
+            named.owners.insert(owner.trim_end_matches(';').trim_matches('"').replace("\"\"", "\""));
         } else if let Some(rest) = text.strip_prefix("CREATE EXTENSION IF NOT EXISTS ") {
             let name = rest.split_whitespace().next().unwrap_or_default();
-            extensions.insert(name.trim_end_matches(';').trim_matches('"').to_owned());
+            named.extensions.insert(name.trim_end_matches(';').trim_matches('"').to_owned());
         }
     }
 }

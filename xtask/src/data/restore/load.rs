@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::data::backup::export;
 use crate::data::backup::manifest::{Database, Manifest};
 use crate::data::backup::store::Kept;
+use crate::data::locale::OtherLocale;
 use crate::data::side::Side;
 use crate::engine::clients::{Clients, SHELL};
 use crate::engine::postgres::{identifier, literal};
@@ -58,6 +59,7 @@ impl Source {
 pub struct Loaded {
     /// Roles that were made because something in the backup is theirs; nobody can log in as one of them.
     pub new_roles: Vec<String>,
+    pub other_locale: Option<OtherLocale>,
 }
 
 /// Fills the database; `written` is raised by every byte of rows.
@@ -66,7 +68,7 @@ pub async fn fill(source: &Source, clients: &Clients, side: &Side, written: &Ato
     definitions(source, clients, side).await?;
     rows(source, side, written).await?;
     indexes(source, clients, side).await?;
-    Ok(Loaded { new_roles })
+    Ok(Loaded { new_roles, other_locale: side.other_locale.clone() })
 }
 
 /// Roles belong to the server, so a dump does not have them.
