@@ -59,6 +59,8 @@ impl Side {
     /// Makes it, and removes what killed runs have left: only once at a time on one server.
     pub async fn make(door: &Door, user: &str, purpose: Purpose<'_>) -> Result<Side> {
         let mut admin = postgres::open(door, user, MAINTENANCE_DATABASE).await?;
+        let pages = format!("SELECT {}", postgres::uncompressed_pages(postgres::Lasting::Session));
+        sqlx::raw_sql(AssertSqlSafe(pages)).execute(&mut admin).await?;
         end_leftovers(&mut admin, purpose.prefix()).await?;
         let leftovers =
             format!("SELECT datname::text FROM pg_database WHERE starts_with(datname, {})", literal(purpose.prefix()));

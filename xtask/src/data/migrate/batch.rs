@@ -11,7 +11,7 @@ use super::history::{self, History};
 use super::locks::Timeouts;
 use super::plan::Step;
 use super::script;
-use crate::engine::postgres::literal;
+use crate::engine::postgres::{Lasting, literal, uncompressed_pages};
 
 /// Said by the message itself: somebody else is migrating, or has migrated since the plan was made. No number is spelled so,
 /// and the server says which text it takes for none: that needs no PL/pgSQL, which takes a new connection a while to load.
@@ -88,7 +88,8 @@ impl Batch {
         key: i64,
         asked: Asked,
     ) -> Batch {
-        let mut text = format!("BEGIN;\nSELECT {}, {UNCOMPRESSED};\n", settings(history, timeouts));
+        let mut text =
+            format!("BEGIN;\nSELECT {}, {};\n", settings(history, timeouts), uncompressed_pages(Lasting::Transaction));
         let unless = |holds: &str, what| format!("SELECT (CASE WHEN {holds} THEN '0' ELSE '{what}' END)::integer;\n");
         text.push_str(&unless(&format!("pg_catalog.pg_try_advisory_xact_lock({key})"), LOCKED));
         for (index, table) in tables.iter().enumerate() {
@@ -244,11 +245,6 @@ impl StepError {
         self.length = word.map(char::len_utf8).sum::<usize>().max(1);
     }
 }
-
-/// Pages that are logged as a whole are not compressed: as servers do that by default, it takes them a sixth of their time for
-/// a new database. Only a superuser may say so.
-const UNCOMPRESSED: &str = "CASE WHEN pg_catalog.current_setting('is_superuser') = 'on' \
-    THEN pg_catalog.set_config('wal_compression', 'off', true) END";
 
 /// What every step begins with. They are set again where the step before may have set others.
 fn settings(history: &History, timeouts: Timeouts) -> String {

@@ -29,11 +29,14 @@ const PIECE: usize = 256 << 10;
 const AHEAD: usize = 4;
 /// A table above this, in bytes, is written frozen into a file of its own: no server has to touch its rows again.
 const LARGE: u64 = 4 << 20;
-/// The database may be lost until it is swapped, so its commits wait for no disk.
-pub const OPTIONS: (&str, &str) =
-    ("PGOPTIONS", "-c synchronous_commit=off -c maintenance_work_mem=128MB -c statement_timeout=0 -c lock_timeout=0");
+/// The database may be lost until it is swapped, so its commits wait for no disk. The login is an instance's, a superuser's,
+/// which may [write pages as they are](crate::engine::postgres::uncompressed_pages).
+pub const OPTIONS: (&str, &str) = (
+    "PGOPTIONS",
+    "-c synchronous_commit=off -c maintenance_work_mem=128MB -c wal_compression=off -c statement_timeout=0 -c lock_timeout=0",
+);
 /// As pg_restore sets up its own connections.
-const SESSION: &str = "SET synchronous_commit = off; SET statement_timeout = 0; SET lock_timeout = 0; \
+const SESSION: &str = "SET synchronous_commit = off; SET wal_compression = off; SET statement_timeout = 0; SET lock_timeout = 0; \
     SET standard_conforming_strings = on; SET search_path = ''; SET row_security = off; SET xmloption = content";
 /// A database above this, in bytes, gets its indexes by two processes.
 const INDEXES_AT_ONCE: u64 = 32 << 20;
