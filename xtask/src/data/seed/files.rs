@@ -6,7 +6,6 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 
 use super::checksums::{Checksums, Stamp};
 use super::{csv, sql};
@@ -173,7 +172,7 @@ fn read(path: &Path, known: impl FnOnce(&Stamp) -> Option<String>) -> io::Result
         return Ok(Checked { bytes: metadata.len(), checksum, stamp, bad_byte: None });
     }
     let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
+    let mut hash = blake3::Hasher::new();
     let mut piece = vec![0; PIECE];
     // What the last piece left of a character that goes on in the next one.
     let mut held = 0;
@@ -202,7 +201,7 @@ fn read(path: &Path, known: impl FnOnce(&Stamp) -> Option<String>) -> io::Result
     if held > 0 {
         bad_byte = bad_byte.or(Some(bytes - held as u64));
     }
-    let checksum = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let checksum = hash.finalize().to_hex().to_string();
     Ok(Checked { bytes, checksum, stamp, bad_byte })
 }
 

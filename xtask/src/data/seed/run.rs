@@ -14,7 +14,7 @@ use super::files::{Kind, SeedFile};
 use super::record::{self, Dying, Filled};
 use super::trouble::{self, Remedy, Trouble};
 use super::{Job, State, csv, files};
-use crate::engine::postgres::FIRST_OF_USERS;
+use crate::engine::postgres::{FIRST_OF_USERS, Lasting, uncompressed_pages};
 use crate::ui::{self, Exit, Failure, progress::Waiting, units};
 
 /// Two seeds at once in one database take turns by this number, which means nothing to others: `xtaskseed`, shortened.
@@ -89,8 +89,8 @@ pub async fn all(jobs: &mut [Job<'_>], rows: Rows, can_wait: bool, hint: &str) -
 }
 
 /// Tells the planner about the tables that were filled, and about no other: all of them with the catalogs would take longer
-/// than many a seed. A sample of 3,000 rows is enough to begin with; since the rows are committed after it, autovacuum
-/// takes its own, ten times larger, within a minute.
+/// than many a seed. A sample of 900 rows is enough to begin with; since the rows are committed after it, autovacuum
+/// takes its own, thirty times larger, within a minute.
 async fn analyse(connection: &mut PgConnection, filled: &[Filled]) -> Result<(), sqlx::Error> {
     let tables: Vec<String> = filled.iter().flat_map(|file| &file.tables).map(u32::to_string).collect();
     if tables.is_empty() {
@@ -100,7 +100,7 @@ async fn analyse(connection: &mut PgConnection, filled: &[Filled]) -> Result<(),
         format!("SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE oid IN ({})", tables.join(", "));
     let names: Option<String> = sqlx::raw_sql(AssertSqlSafe(names)).fetch_one(&mut *connection).await?.try_get(0)?;
     if let Some(names) = names {
-        let sql = format!("SAVEPOINT filled; SET LOCAL default_statistics_target = 10; ANALYZE {names}");
+        let sql = format!("SAVEPOINT filled; SET LOCAL default_statistics_target = 3; ANALYZE {names}");
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     }
     Ok(())
@@ -121,8 +121,9 @@ async fn prepare(
     // A server notices that its client is gone only when it is told to look: else a killed run's work goes on for minutes.
     let begin = format!(
         "BEGIN; SET LOCAL lock_timeout = '{TABLE_PATIENCE}'; SET LOCAL client_connection_check_interval = '200ms'; \
-         SET LOCAL xtask.scale = '{}'",
-        job.scale
+         SET LOCAL xtask.scale = '{}'; SELECT {}",
+        job.scale,
+        uncompressed_pages(Lasting::Transaction)
     );
     sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
     lock(connection, &name, can_wait, progress).await?;
