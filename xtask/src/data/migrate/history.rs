@@ -20,7 +20,8 @@ pub struct Applied {
     pub description: String,
     pub installed_on: String,
     pub success: bool,
-    pub checksum: Vec<u8>,
+    /// In hexadecimal.
+    pub checksum: String,
     pub nanoseconds: i64,
 }
 
@@ -106,7 +107,7 @@ impl History {
                 description: row.try_get(2)?,
                 installed_on: row.try_get(3)?,
                 success: row.try_get(4)?,
-                checksum: from_hex(row.try_get(5)?),
+                checksum: row.try_get(5)?,
                 nanoseconds: row.try_get(6)?,
             });
         }
@@ -121,7 +122,7 @@ impl History {
     /// What the histories hold, in one line that [`state_query`](Self::state_query) also gives.
     pub fn state(&self, source: usize) -> String {
         let rows = self.applied[source].iter();
-        rows.map(|one| format!("{}:{}:{}", one.version, hex(&one.checksum), one.success)).collect::<Vec<_>>().join(",")
+        rows.map(|one| format!("{}:{}:{}", one.version, one.checksum, one.success)).collect::<Vec<_>>().join(",")
     }
 
     pub fn state_query(&self, table: &str) -> String {
@@ -185,7 +186,7 @@ pub fn create_ours(history: &History) -> String {
 /// The rows that say migrations of one table were applied, each with the nanoseconds that it took.
 pub fn record(history: &History, table: &str, applied: &[(&Migration, i64)]) -> String {
     let rows = applied.iter().map(|(migration, took)| {
-        let (description, checksum) = (literal(&migration.description), hex(&migration.up.checksum));
+        let (description, checksum) = (literal(&migration.description), &migration.up.checksum);
         format!("({}, {description}, true, '\\x{checksum}', {took})", migration.version)
     });
     let rows: Vec<String> = rows.collect();
@@ -232,13 +233,4 @@ pub fn forget(history: &History, table: &str, versions: &[i64]) -> String {
         history.table(KEPT),
         literal(table)
     )
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Vec<u8> {
-    let pairs = text.as_bytes().chunks(2);
-    pairs.filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }

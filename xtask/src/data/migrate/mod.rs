@@ -117,8 +117,13 @@ impl<'a> Set<'a> {
             self.explain(&mut faults).await?;
             bail!(fault::failure(&faults));
         }
+        Ok(self.planned(gaps))
+    }
+
+    /// The pending steps by database, where no fault is in the way.
+    fn planned(&self, gaps: Gaps) -> Vec<(&str, Vec<Step<'_>>)> {
         let steps = self.members.iter().map(|member| (member.target.name(), member.pending(gaps).unwrap_or_default()));
-        Ok(steps.collect())
+        steps.collect()
     }
 
     /// The steps back by database, or all faults of all databases.
@@ -206,8 +211,8 @@ impl<'a> Set<'a> {
     async fn adopt(&mut self, gaps: Gaps) -> Result<()> {
         let adopting = self.members.iter_mut().map(async |member| {
             let is_known = member.history.recorded.as_deref() == Some(member.history.versions().as_str());
-            let has_steps = member.pending(gaps).is_ok_and(|steps| !steps.is_empty());
-            match is_known || has_steps || member.history.count() == 0 {
+            let has_steps = || member.pending(gaps).is_ok_and(|steps| !steps.is_empty());
+            match is_known || member.history.count() == 0 || has_steps() {
                 true => Ok(()),
                 false => member.record().await,
             }
@@ -251,7 +256,7 @@ impl Member<'_> {
             sql.push_str(&format!(
                 "UPDATE {} SET checksum = '\\x{}' WHERE version = {};\n",
                 history.table(&standing.source.table),
-                history::hex(&migration.up.checksum),
+                migration.up.checksum,
                 migration.version
             ));
             sql.push_str(&history::keep_texts(history, &standing.source.table, &[migration]));

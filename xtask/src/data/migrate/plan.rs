@@ -261,7 +261,7 @@ mod tests {
     fn everything_in_the_way_is_found_at_once() {
         let present = vec![migration(1, "A", None), migration(2, "B", None), migration(4, "COPY t FROM stdin", None)];
         let mut edited = applied(&present[0]);
-        edited.checksum = vec![0];
+        edited.checksum = "00".into();
         let gone = applied(&migration(3, "C", None));
         let (sources, history) = (sources(present), history(vec![edited, gone]));
         let faults = pending("d", &sources, &history, Gaps::Refused).unwrap_err();

@@ -1,6 +1,8 @@
 //! Migrations as their files say them. Format and names are sqlx's; what sqlx would pass over in silence is a fault here.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -37,8 +39,8 @@ pub struct Script {
     /// Relative to the repository's root.
     pub path: PathBuf,
     pub text: String,
-    /// Of the file's bytes, as sqlx computes it.
-    pub checksum: Vec<u8>,
+    /// Of the file's bytes, as sqlx computes it, in hexadecimal.
+    pub checksum: String,
     /// It must not run in a transaction.
     pub no_transaction: bool,
     /// Done when somebody asks: a file that was applied long ago is not searched.
@@ -47,7 +49,7 @@ pub struct Script {
 
 impl Script {
     pub fn new(path: PathBuf, text: String) -> Script {
-        let checksum = Sha384::digest(&text).to_vec();
+        let checksum = hex::encode(Sha384::digest(&text));
         let no_transaction = text.starts_with(script::NO_TRANSACTION);
         Script { path, text, checksum, no_transaction, reading: OnceLock::new() }
     }
@@ -178,17 +180,23 @@ fn read_folder(root: &Path, folder: &Path, database: &str, faults: &mut Vec<Faul
             return Vec::new();
         }
     };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| folder.join(entry.file_name())).collect();
-    paths.sort();
+    // Of most entries the folder says itself what they are; a link's target is looked at.
+    let is_folder = |entry: &DirEntry| match entry.file_type() {
+        Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+        _ => entry.path().is_dir(),
+    };
+    let mut names: Vec<(OsString, bool)> =
+        entries.flatten().map(|entry| (entry.file_name(), is_folder(&entry))).collect();
+    names.sort();
     let mut ups: BTreeMap<i64, (String, Vec<Script>)> = BTreeMap::new();
     let mut downs: BTreeMap<i64, Vec<Script>> = BTreeMap::new();
-    for path in paths {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for (name, is_folder) in names {
+        let (path, name) = (folder.join(&name), name.to_string_lossy().into_owned());
         // What people and editors keep in any folder.
         if name.starts_with('.') || name.ends_with(".md") || name.ends_with('~') {
             continue;
         }
-        let parsed = match root.join(&path).is_dir() {
+        let parsed = match is_folder {
             true => Err("is a folder".to_owned()),
             false => parse(&name),
         };
