@@ -34,7 +34,7 @@ pub enum Asked {
 /// What a message has done; the transaction is still open.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// By step.
+    /// By step. Those between two marks share the time equally.
     pub nanoseconds: Vec<i64>,
     pub catalog: Catalog,
 }
@@ -102,27 +102,26 @@ impl Batch {
             });
         }
         text.push_str(&history::create_ours(history));
-        // In a new database, what makes tables takes no time, and less than a mark does.
+        // Where nothing was applied before, what makes tables takes no time, and less than a mark does.
         let is_new = history.count() == 0;
         let (mut places, mut stretches) = (Vec::new(), Vec::new());
         let mark = format!("SELECT {MOMENT} AS {MARK}");
         let reset = format!("{mark}, {}", settings(history, timeouts));
-        let mut next = Some(&mark);
+        let mut has_defined = true;
         for step in steps {
             let only_defines = step.script.reading().only_defines;
-            match (next, stretches.last_mut()) {
-                (None, Some(stretch)) if only_defines => *stretch += 1,
-                (next, _) => {
-                    text.push_str(&format!("{};\n", next.unwrap_or(&mark)));
+            match stretches.last_mut() {
+                Some(stretch) if is_new && has_defined && only_defines => *stretch += 1,
+                _ => {
+                    text.push_str(&format!("{};\n", if has_defined { &mark } else { &reset }));
                     stretches.push(1);
                 }
             }
             places.push(text.len());
             text.push_str(&step.script.text);
             text.push_str("\n;\n");
-            next = if is_new { None } else { Some(&mark) };
+            has_defined = only_defines;
             if !only_defines {
-                next = Some(&reset);
                 // What COMMIT would check is checked now, where it still says which step it was.
                 text.push_str("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;\n");
             }

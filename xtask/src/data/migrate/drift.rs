@@ -8,7 +8,7 @@ use serde::Serialize;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::history::{self, CATALOG, History, KEPT};
+use super::history::{self, History, IS_CATALOG, KEPT};
 use crate::engine::postgres::FIRST_OF_USERS;
 
 /// Object to definition: `column learning_sessions.mood` to `text not null`.
@@ -127,7 +127,7 @@ pub async fn present(connection: &mut PgConnection) -> Result<Catalog> {
 
 /// The catalog as the last run recorded it.
 pub async fn recorded(connection: &mut PgConnection, history: &History) -> Result<Catalog> {
-    let sql = format!("SELECT text FROM {} WHERE {CATALOG}", history.table(KEPT));
+    let sql = format!("SELECT text FROM {} WHERE {IS_CATALOG}", history.table(KEPT));
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?;
     serde_json::from_str(row.try_get(0)?).context("the recorded catalog cannot be read")
 }

@@ -115,7 +115,8 @@ impl<'j, 'a> Job<'j, 'a> {
         let key = self.key();
         locks::take(&mut self.target.connection, &self.target.service.short_name, key, timeouts.lock).await?;
         let now = History::read(&mut self.target.connection, self.sources).await?;
-        Ok((0..self.sources.len()).all(|index| now.state(index) == self.history.state(index)))
+        Ok(now.has_table == self.history.has_table
+            && (0..self.sources.len()).all(|index| now.state(index) == self.history.state(index)))
     }
 
     /// What the record says, and what is there: what differs is not this run's doing.
@@ -239,39 +240,44 @@ pub async fn run(jobs: &mut [Job<'_, '_>], timeouts: Timeouts, databases: usize)
         job.look_at_catalog().await?;
         if job.is_split() { job.hold(timeouts).await } else { Ok(true) }
     }));
-    for holds in looked.await {
-        if !holds? {
-            return Ok((Vec::new(), Ended::Changed));
-        }
+    if looked.await.into_iter().collect::<Result<Vec<bool>>>()?.contains(&false) {
+        let_go(jobs).await?;
+        return Ok((Vec::new(), Ended::Changed));
     }
     for round in 0..rounds {
         if !together(jobs, round, timeouts, databases).await? {
+            let_go(jobs).await?;
             return Ok((Vec::new(), Ended::Changed));
         }
         alone(jobs, round, timeouts, databases).await?;
         commit(jobs, round).await?;
     }
-    let finishing = jobs.iter_mut().map(async |job| {
-        if !job.is_split() {
-            return Ok(());
-        }
+    let recording = jobs.iter_mut().map(async |job| {
         if matches!(job.segments.last(), Some(Segment::Alone(_))) {
             let present = drift::present(&mut job.target.connection).await?;
             let record = job.catalog_record(&present)?;
             job.say(record).await?;
         }
-        let key = job.key();
-        locks::release(&mut job.target.connection, key).await
+        Ok::<_, anyhow::Error>(())
     });
-    for finished in join_all(finishing).await {
-        finished?;
-    }
+    join_all(recording).await.into_iter().collect::<Result<()>>()?;
+    let_go(jobs).await?;
     let ran = jobs.iter_mut().map(|job| Ran {
         database: job.target.name().to_owned(),
         steps: std::mem::take(&mut job.done),
         took: job.begun.elapsed(),
     });
     Ok((ran.collect(), Ended::Done))
+}
+
+/// Gives back the locks that outlive transactions.
+async fn let_go(jobs: &mut [Job<'_, '_>]) -> Result<()> {
+    let holding = jobs.iter_mut().filter(|job| job.is_split());
+    let releasing = holding.map(async |job| {
+        let key = job.key();
+        locks::release(&mut job.target.connection, key).await
+    });
+    join_all(releasing).await.into_iter().collect()
 }
 
 /// The transactional part of a round. `false`: a plan does not hold any more, and nothing is open.

@@ -1,5 +1,6 @@
 //! What was applied: sqlx's table, read as it is, and a table of our own beside it that keeps the text that was applied and
-//! the catalog that it made. It has no index: making one costs a new database more than a few hundred rows ever do. Whoever else writes sqlx's table (a service's own `sqlx::migrate!`) is believed.
+//! the catalog that it made. It has no index: making one costs a new database more than a few hundred rows ever do. Whoever
+//! else writes sqlx's table (a service's own `sqlx::migrate!`) is believed.
 
 use anyhow::Result;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -11,8 +12,8 @@ use crate::engine::postgres::{identifier, literal};
 /// The text that was applied, by history table and version. Of no table are the catalog as the last run left it, as JSON, and
 /// the line of versions that it belongs to.
 pub const KEPT: &str = "_xtask_migrations";
-const VERSIONS: &str = "history = '' AND version = 0";
-pub const CATALOG: &str = "history = '' AND version = 1";
+const IS_VERSIONS: &str = "history = '' AND version = 0";
+pub const IS_CATALOG: &str = "history = '' AND version = 1";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -90,7 +91,7 @@ impl History {
         if self.has_ours {
             let nothing = "'', false, '', 0::bigint";
             let kept = self.table(KEPT);
-            parts.push(format!("SELECT -1::bigint, 0::bigint, text, {nothing} FROM {kept} WHERE {VERSIONS}"));
+            parts.push(format!("SELECT -1::bigint, 0::bigint, text, {nothing} FROM {kept} WHERE {IS_VERSIONS}"));
         }
         if parts.is_empty() {
             return Ok(());
