@@ -223,6 +223,28 @@ fn what_was_written_across_the_earlier_cut_is_read() {
     assert!(part_of(&second, "one", &folder).is_file());
 }
 
+/// A copy has everything of its original but rows that came later: numbers of tables, sizes, the transactions that wrote them.
+#[test]
+fn another_database_of_the_same_name_is_another_one() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning"]).ok();
+    tables(&checkout);
+    let aside = |statements: &str| {
+        checkout.run(&["psql", "learning", "--", "-q", "-d", "postgres", "-c", statements]).ok();
+    };
+    aside("CREATE DATABASE copy TEMPLATE learning_db");
+    checkout.sql("learning", "UPDATE one SET name = md5('other') WHERE id = 7");
+    checkout.sql("learning", "SELECT pg_stat_reset()");
+    taken(&checkout, &[]);
+    aside("ALTER DATABASE learning_db RENAME TO original");
+    aside("ALTER DATABASE copy RENAME TO learning_db");
+    checkout.sql("learning", "SELECT pg_stat_reset()");
+    let (manifest, _) = incremental(&checkout);
+    assert!(!taken_over(&manifest).contains(&"one".to_owned()), "{:?}", taken_over(&manifest));
+    checkout.run(&["restore", "learning"]).ok();
+    assert_eq!(checkout.sql("learning", "SELECT name = md5('7') FROM one WHERE id = 7"), "t");
+}
+
 #[test]
 fn what_is_broken_or_somebody_elses_is_not_taken_over() {
     let checkout = Checkout::new();

@@ -6,14 +6,16 @@ use jiff::Timestamp;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
+use super::dump::READS_THE_SAME;
 use super::manifest::{Extension, History, Sequence, Standing};
 use super::unchanged::{self, Candidate, Span, Unchanged};
 use crate::data::target::Target;
 use crate::engine::postgres::identifier;
 
-/// The snapshot must live as long as its dump takes, whatever the server's configuration thinks of idle clients.
+/// The snapshot must live as long as its dump takes, whatever the server's configuration thinks of idle clients. Nobody's own
+/// functions answer in the place of the server's.
 const BEGIN: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    SET search_path = pg_catalog; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// The first query is what takes the snapshot.
 const EXPORT: &str = "SELECT pg_export_snapshot(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text";
@@ -34,7 +36,8 @@ const FACTS: &str = "SELECT current_setting('server_version'), \
 /// `NULL` where the role may not see when the checkpointer began.
 const STANDING: &str = "SELECT pg_current_snapshot()::text, \
     extract(epoch FROM pg_postmaster_start_time())::text || ' ' || \
-      (SELECT extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE backend_type = 'checkpointer')";
+      (SELECT extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE backend_type = 'checkpointer') || ' ' || \
+      (SELECT oid::text FROM pg_database WHERE datname = current_database())";
 
 /// Tables of extensions are left out: whether pg_dump takes their rows is for the extension to say.
 const COUNTERS: &str = "SELECT nspname, relname, concat_ws(' ', pg_class.oid, pg_relation_filenode(pg_class.oid), \
@@ -169,7 +172,10 @@ async fn facts(connection: &mut PgConnection) -> Result<Facts> {
     }
     let standing = sqlx::raw_sql(STANDING).fetch_one(&mut *connection).await?;
     let standing = match standing.try_get::<Option<&str>, _>(1)? {
-        Some(since) => Some(Standing { running_since: since.to_owned(), snapshot: text(&standing, 0)? }),
+        Some(since) => {
+            let within = format!("{since} {}", READS_THE_SAME.1);
+            Some(Standing { within, snapshot: text(&standing, 0)? })
+        }
         None => None,
     };
     let counters = sqlx::raw_sql(COUNTERS).fetch_all(&mut *connection).await?;

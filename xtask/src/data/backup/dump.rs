@@ -29,7 +29,7 @@ const LOCK_PATIENCE: &str = "--lock-wait-timeout=60s";
 
 /// Rows must read the same in every dump, whatever a role, a database or a server has for its own; what pg_dump leaves to them
 /// and a restore reads in either form.
-const READS_THE_SAME: (&str, &str) = ("PGOPTIONS", "-c TimeZone=UTC -c bytea_output=hex");
+pub const READS_THE_SAME: (&str, &str) = ("PGOPTIONS", "-c TimeZone=UTC -c bytea_output=hex");
 
 /// What is dumped.
 #[derive(Debug, Clone)]
@@ -132,10 +132,11 @@ impl Inventory {
         begun: &Begun,
         seal: Option<&dyn Seal>,
         facts: &Facts,
-        earlier: Option<&Earlier>,
-        unchanged: &[Unchanged],
+        earlier: Option<(&Earlier, &[Unchanged])>,
         read: &AtomicU64,
     ) -> Result<Inventory> {
+        let (earlier, unchanged) = earlier.unzip();
+        let unchanged = unchanged.unwrap_or_default();
         let place = Place { shelf: begun, prefix: PREFIX, seal };
         let treat = |entry: &Entry| earlier.map_or(Treatment::Store, |earlier| earlier.treatment(entry, facts));
         let named = unchanged.iter().map(|table| (table.schema.clone(), table.table.clone()));
@@ -169,11 +170,13 @@ impl Inventory {
                 inventory.add(entry, content, part, facts);
             }
         }
-        let is_unchanged = |entry: &&Entry| entry.is_rows() && entry.has_data && split.data_of(entry.dump_id).is_none();
-        for entry in split.head.entries.iter().filter(is_unchanged) {
+        let without = |entry: &&Entry| entry.is_rows() && entry.has_data && split.data_of(entry.dump_id).is_none();
+        for entry in split.head.entries.iter().filter(without) {
+            let is_it = |one: &Unchanged| one.schema == entry.schema && one.table == entry.tag;
+            let earlier = earlier.filter(|_| unchanged.iter().any(is_it));
             let file = format!("{PREFIX}{}", part_name(entry));
             let taken_over = earlier.map(|earlier| earlier.link_unchanged(entry, &file, begun)).transpose()?.flatten();
-            let (content, part) = taken_over.with_context(|| format!("`{}` was not dumped", entry.tag))?;
+            let (content, part) = taken_over.with_context(|| format!("the dump lacks the rows of `{}`", entry.tag))?;
             inventory.add(entry, content, part, facts);
         }
         let mut writer = Writer::new(begun.create(&inventory.head)?, seal)?;

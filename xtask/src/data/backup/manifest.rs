@@ -115,13 +115,15 @@ pub struct Database {
     pub standing: Option<Standing>,
 }
 
-/// What the server saw at the cut. Two cuts with the same standing saw the same rows in every table: the same transactions
-/// were visible, and no other start of the server, after which their numbers could mean others, lies between them.
+/// What the server saw at the cut. Two cuts with the same standing saw the same rows in every table: in one database and one
+/// run of its server the same transactions were visible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Standing {
-    /// When the server and its checkpointer began: the latter is also renewed where the server recovers from a crash.
-    pub running_since: String,
+    /// Within what the numbers of transactions mean the same, and rows read the same: when the server and its checkpointer
+    /// began (the latter is also renewed where the server recovers from a crash), which database it is, whatever its name,
+    /// and with which settings rows are read.
+    pub within: String,
     /// As `pg_current_snapshot()` gives it, with numbers that never wrap around.
     pub snapshot: String,
 }

@@ -4,8 +4,8 @@
 //! that one run made have the same time and were taken in one cut. Reading order: [`manifest`] (what a backup says of itself),
 //! [`place`] and [`remote`] (where they lie), [`store`] (all of a stack), [`begun`] (one that is being written), [`cut`] (one
 //! moment in all databases), [`dump`] (a database's data into parts), [`earlier`] (what of them the backup before has already),
-//! [`unchanged`] (what of that need not even be read), [`take`] (all of it together), [`verify`], [`export`], [`retention`] (which ones stay), [`schedule`]
-//! (by themselves, every day).
+//! [`unchanged`] (what of that need not even be sent), [`take`] (all of it together), [`verify`], [`export`], [`retention`]
+//! (which ones stay), [`schedule`] (by themselves, every day).
 
 pub mod begun;
 pub mod cut;

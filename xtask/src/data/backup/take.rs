@@ -186,7 +186,10 @@ async fn database(
         let seal = seal.as_deref().map(|seal| seal as &dyn Seal);
         let inventory = match &earlier {
             Some(earlier) if is_same => Inventory::take_over(earlier, &begun, &facts_there),
-            earlier => Inventory::take(&wanted, &begun, seal, &facts_there, earlier.as_ref(), &unchanged, &read),
+            earlier => {
+                let earlier = earlier.as_ref().map(|earlier| (earlier, &unchanged[..]));
+                Inventory::take(&wanted, &begun, seal, &facts_there, earlier, &read)
+            }
         };
         inventory.map(|inventory| (begun, inventory))
     })

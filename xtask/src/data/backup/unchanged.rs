@@ -3,8 +3,8 @@
 //!
 //! Every transaction below the earlier cut's `xmin` had ended by then. A row that is visible now and was written by one of them
 //! was visible then: whoever had deleted it before that cut would hide it now as well. So if no row is younger, and there are as
-//! many as there were, they are the same rows. That they also read the same takes types and a definition as old as the
-//! rows are, and types whose text depends on nothing else: a `regclass` reads otherwise once its table is renamed.
+//! many as there were, they are the same rows. That they also read the same takes a definition as old as the rows are, and types
+//! of the server's own whose text depends on nothing else: a `regclass` reads otherwise once its table is renamed.
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
@@ -38,7 +38,7 @@ impl Span {
         let horizon: u64 = earlier.snapshot.split(':').next()?.parse().ok()?;
         let next: u64 = now.snapshot.split(':').nth(1)?.parse().ok()?;
         let is_near = next.checked_sub(horizon).is_some_and(|count| count < FARTHEST);
-        (earlier.running_since == now.running_since && is_near).then_some(Span { horizon })
+        (earlier.within == now.within && is_near).then_some(Span { horizon })
     }
 
     /// The SQL for the age of what is just too young.
@@ -94,8 +94,8 @@ pub async fn prove(connection: &mut PgConnection, span: Span, candidates: &[Cand
 
 /// The places of the candidates that are defined as they were, each with its statement.
 ///
-/// Rows of a partition below a hash may be loaded by way of its root, which only a dump decides. A type counts if it is a
-/// base type or an enum, or an array of one, or a range of the server's own.
+/// Rows of a partition below a hash may be loaded by way of its root, which only a dump decides. A type counts if it is the
+/// server's own, or an enum, or an array of one. A table that is not a heap need not know who wrote a row.
 fn as_defined(span: Span, candidates: &[Candidate]) -> String {
     let named = candidates
         .iter()
@@ -105,7 +105,8 @@ fn as_defined(span: Span, candidates: &[Candidate]) -> String {
         "WITH candidates (place, schema, name) AS (VALUES {named}) \
          SELECT place::text, format('COPY %I.%I (%s) FROM stdin;', nspname, relname, columns) || E'\\n' \
          FROM candidates JOIN pg_namespace ON nspname = schema \
-         JOIN pg_class ON relnamespace = pg_namespace.oid AND relname = name AND relkind = 'r', \
+         JOIN pg_class ON relnamespace = pg_namespace.oid AND relname = name AND relkind = 'r' \
+           AND relam = (SELECT oid FROM pg_am WHERE amname = 'heap'), \
          LATERAL (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns FROM pg_attribute \
            WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '') of_it \
          WHERE columns IS NOT NULL AND age(pg_class.xmin) > {age} \
@@ -113,11 +114,10 @@ fn as_defined(span: Span, candidates: &[Candidate]) -> String {
            WHERE partstrat = 'h') \
          AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND age(xmin) <= {age}) \
          AND NOT EXISTS (SELECT FROM pg_attribute JOIN pg_type own ON own.oid = atttypid \
-           JOIN pg_type ON pg_type.oid = CASE own.typcategory WHEN 'A' THEN own.typelem ELSE own.oid END \
-           JOIN pg_proc ON pg_proc.oid = pg_type.typoutput \
+           JOIN pg_type ON pg_type.oid = CASE own.typoutput WHEN 'array_out'::regproc THEN own.typelem ELSE own.oid END \
            WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped AND NOT ( \
-             age(own.xmin) > {age} AND age(pg_type.xmin) > {age} AND age(pg_proc.xmin) > {age} \
-             AND (pg_type.typtype IN ('b', 'e') OR pg_type.typtype IN ('r', 'm') AND pg_type.oid < {FIRST_OF_USERS}) \
+             age(own.xmin) > {age} AND age(pg_type.xmin) > {age} \
+             AND (pg_type.typtype IN ('b', 'r', 'm') AND pg_type.oid < {FIRST_OF_USERS} OR pg_type.typtype = 'e') \
              AND pg_type.typname !~ '^reg' AND pg_type.typname NOT IN ('aclitem', 'money') \
              AND NOT EXISTS (SELECT FROM pg_enum WHERE enumtypid = pg_type.oid AND age(pg_enum.xmin) <= {age}))) \
          ORDER BY pg_relation_size(pg_class.oid) DESC",
@@ -140,8 +140,8 @@ fn count(span: Span, place: usize, candidate: &Candidate) -> String {
 mod tests {
     use super::*;
 
-    fn at(running_since: &str, snapshot: &str) -> Standing {
-        Standing { running_since: running_since.to_owned(), snapshot: snapshot.to_owned() }
+    fn at(within: &str, snapshot: &str) -> Standing {
+        Standing { within: within.to_owned(), snapshot: snapshot.to_owned() }
     }
 
     #[test]
