@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgErrorPosition};
 use sqlx::{AssertSqlSafe, Column, Either, Row};
 
-use super::drift::{self, Catalog};
+use super::catalog::{self, Catalog, Raw};
 use super::history::{self, History};
 use super::locks::Timeouts;
 use super::plan::Step;
@@ -128,20 +128,23 @@ impl Batch {
         }
         text.push_str(&format!("SET CONSTRAINTS ALL IMMEDIATE;\n{reset};\n"));
         if asked == Asked::StepsAndCatalog {
-            text.push_str(&format!("{};\n", drift::query()));
+            text.push_str(&format!("{};\n", catalog::query()));
         }
         Batch { text, places, stretches }
     }
 
     /// Sends it and reads every answer.
     pub async fn send(&self, connection: &mut PgConnection, steps: &[Step<'_>]) -> Outcome {
-        let mut done = Done::default();
+        let (mut done, mut rows) = (Done::default(), Vec::new());
         // Which stretch is at work, and how many of its statements are done.
         let (mut stretch, mut finished, mut begun) = (None::<usize>, 0_usize, 0_i64);
         let mut answers = sqlx::raw_sql(AssertSqlSafe(self.text.clone())).fetch_many(connection);
         loop {
             match answers.try_next().await {
-                Ok(None) => return Outcome::Done(Box::new(done)),
+                Ok(None) => {
+                    done.catalog = catalog::assemble(&rows);
+                    return Outcome::Done(Box::new(done));
+                }
                 Ok(Some(Either::Left(_))) => finished += 1,
                 Ok(Some(Either::Right(row))) => match row.columns().first().map(Column::name) {
                     Some(MARK) => {
@@ -152,10 +155,10 @@ impl Batch {
                         }
                         (stretch, finished, begun) = (Some(stretch.map_or(0, |stretch| stretch + 1)), 0, now);
                     }
-                    Some("xtask_object") => {
-                        let cell = |index: usize| row.try_get::<String, _>(index).unwrap_or_default();
-                        done.catalog.insert(cell(0), cell(1));
-                    }
+                    Some(catalog::ROW) => match Raw::read(&row) {
+                        Ok(raw) => rows.push(raw),
+                        Err(error) => return Outcome::Lost(error.into()),
+                    },
                     _ => {}
                 },
                 Err(sqlx::Error::Database(error)) => {

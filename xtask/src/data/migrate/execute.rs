@@ -12,7 +12,8 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
 use super::batch::{self, Asked, Batch, Outcome, StepError};
-use super::drift::{self, Catalog};
+use super::catalog::{self, Catalog};
+use super::drift;
 use super::failure::{self, StepFailure};
 use super::history::{self, History};
 use super::locks::{self, Patience, Timeouts};
@@ -123,7 +124,7 @@ impl<'j, 'a> Job<'j, 'a> {
     async fn look_at_catalog(&mut self) -> Result<()> {
         if self.history.recorded.is_some() {
             let recorded = drift::recorded(&mut self.target.connection, &self.history).await?;
-            self.before = Some((recorded, drift::present(&mut self.target.connection).await?));
+            self.before = Some((recorded, catalog::present(&mut self.target.connection).await?));
         }
         Ok(())
     }
@@ -254,7 +255,7 @@ pub async fn run(jobs: &mut [Job<'_, '_>], timeouts: Timeouts, databases: usize)
     }
     let recording = jobs.iter_mut().map(async |job| {
         if matches!(job.segments.last(), Some(Segment::Alone(_))) {
-            let present = drift::present(&mut job.target.connection).await?;
+            let present = catalog::present(&mut job.target.connection).await?;
             let record = job.catalog_record(&present)?;
             job.say(record).await?;
         }

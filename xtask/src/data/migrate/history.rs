@@ -172,7 +172,8 @@ pub fn create_history(history: &History, table: &str) -> String {
     )
 }
 
-/// Makes our own table, unless it is there.
+/// Makes our own table, unless it is there. It has no key, and from a table without one nothing could be deleted as soon as
+/// somebody publishes all tables, unless it says by what its rows are known.
 pub fn create_ours(history: &History) -> String {
     if history.has_ours {
         return String::new();
@@ -180,6 +181,7 @@ pub fn create_ours(history: &History) -> String {
     let kept = history.table(KEPT);
     format!(
         "CREATE TABLE IF NOT EXISTS {kept} (history text NOT NULL, version bigint NOT NULL, text text NOT NULL);\n\
+         ALTER TABLE {kept} REPLICA IDENTITY FULL;\n\
          COMMENT ON TABLE {kept} IS 'cargo xtask: the text of each migration as it was applied, and the catalog that they left';\n",
     )
 }

@@ -5,6 +5,7 @@
 //! carrying out are done here, since sqlx does one database and one migration at a time.
 
 pub mod batch;
+pub mod catalog;
 pub mod drift;
 pub mod execute;
 pub mod failure;
@@ -232,7 +233,7 @@ impl Member<'_> {
 
     /// Keeps the text of what is applied as its file says it, and records the catalog as it is.
     pub async fn record(&mut self) -> Result<()> {
-        let catalog = drift::present(&mut self.target.connection).await?;
+        let catalog = catalog::present(&mut self.target.connection).await?;
         let history = &self.history;
         let mut sql = format!("BEGIN;\n{}", history::create_ours(history));
         for standing in plan::standings(&self.sources, history).iter().filter(|one| one.state == State::Applied) {
@@ -274,7 +275,7 @@ impl Member<'_> {
             return Ok(None);
         }
         let recorded = drift::recorded(&mut self.target.connection, &self.history).await?;
-        let present = drift::present(&mut self.target.connection).await?;
+        let present = catalog::present(&mut self.target.connection).await?;
         Ok(Some(drift::differences(&recorded, &present)))
     }
 }
