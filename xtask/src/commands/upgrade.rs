@@ -1,13 +1,13 @@
-//! `cargo xtask upgrade`: moves databases to the major version of PostgreSQL that the manifest asks for. The old server runs
-//! once more and is backed up; a new one is made and gets the backup, compared as every restore is; the old data are kept
-//! until somebody drops them. What was interrupted, the next call finishes.
+//! `cargo xtask upgrade`: moves databases to the major version of PostgreSQL that the manifest asks for. The old server
+//! runs once more and is backed up; a new one is made and gets the backup, compared as every restore is; the old data
+//! are kept until somebody drops them. What was interrupted, the next call finishes.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::backup::{Order, take_set};
 use super::restore::{places, swap_all, tell_locales};
@@ -108,12 +108,21 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     let swapped = swap_all(&sources, &places, ready).await?;
     files::remove_if_present(&instance.folder.join(STATE))?;
     if args.json {
-        let others = sources.iter().zip(&swapped);
-        let others: BTreeMap<&str, _> =
-            others.filter_map(|(source, swapped)| Some((&*source.kept.name, swapped.other_locale.as_ref()?))).collect();
-        ui::json(&json!({
-            "stack": cx.stack.name, "from": state.from, "to": state.to, "backup": state.backup, "other_locale": others,
-        }))?;
+        let upgraded: Vec<Value> = sources
+            .iter()
+            .zip(&swapped)
+            .map(|(source, swapped)| {
+                json!({
+                    "name": source.kept.name,
+                    "from": state.from.get(&source.kept.name),
+                    "to": state.to,
+                    "rows": source.manifest.rows(),
+                    "seconds": swapped.ready().as_secs_f64(),
+                    "other_locale": swapped.other_locale,
+                })
+            })
+            .collect();
+        ui::json(&json!({ "stack": cx.stack.name, "backup": state.backup, "upgraded": upgraded }))?;
     }
     let rows = sources.iter().zip(&swapped).map(|(source, swapped)| {
         let from = state.from.get(&source.kept.name).copied().unwrap_or_default();
@@ -129,8 +138,8 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     tell_locales(sources.iter().zip(&swapped).map(|(source, swapped)| (&*source.kept.name, &swapped.other_locale)));
     let option = cx.stack_option();
     ui::tell(format!(
-        "\n{} upgraded and compared with the backup `{}`, in {}. The old data are kept: `cargo xtask upgrade --drop-old{option}` \
-         drops them. Next: `cargo xtask up{option}`",
+        "\n{} upgraded and compared with the backup `{}`, in {}. The old data are kept: \
+         `cargo xtask upgrade --drop-old{option}` drops them. Next: `cargo xtask up{option}`",
         units::plural(names.len(), "database"),
         state.backup,
         units::seconds(begun.elapsed()),

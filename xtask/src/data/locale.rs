@@ -1,5 +1,6 @@
-//! How a database sorts, and which letters it takes for large and small: what a dump says of that, and how a server is asked for
-//! the same. A dump is somebody else's text: its statement is taken apart into names, and a new one is written of those.
+//! How a database sorts, and which letters it takes for large and small: what a dump says of that, and how a server is
+//! asked for the same. A dump is somebody else's text: its statement is taken apart into names, and a new one is
+//! written of those.
 //!
 //! A collation's version is left out: it is the C library's or ICU's, and other here.
 
@@ -129,6 +130,8 @@ pub struct Attempt {
     /// Of CREATE DATABASE.
     pub options: String,
     pub is_as_wanted: bool,
+    /// Rules of ICU, which CREATE DATABASE takes as they are.
+    pub has_rules: bool,
 }
 
 impl Origin {
@@ -153,36 +156,39 @@ impl Origin {
         origin
     }
 
-    /// How a server of that version is asked for such a database, the best way first: with the same locale; else with the
-    /// server's own; else with the one that takes every encoding. From one major version to another, the default of the one
-    /// becomes that of the other: both sort by code point, and the newer one no longer hangs on the C library.
+    /// How a server of that version is asked for such a database, the best way first: with the same locale; else with
+    /// the server's own; else with the one that takes every encoding. From one major version to another, the default of
+    /// the one becomes that of the other: both sort by code point, and the newer one no longer hangs on the C library.
+    /// Where nothing is said of a locale, every one is as good.
     pub fn attempts(&self, encoding: &str, major: u32) -> Vec<Attempt> {
         let attempt = |options: &str, is_as_wanted| Attempt {
             options: format!("TEMPLATE template0 ENCODING {}{options}", literal(encoding)),
             is_as_wanted,
+            has_rules: false,
         };
-        let plain = attempt(&Locale::plain().options(major), false);
+        let plain = |is_as_wanted| attempt(&Locale::plain().options(major), is_as_wanted);
         match &self.locale {
-            Said::Nothing => vec![attempt("", true)],
-            Said::Unclear => vec![attempt("", false), plain],
+            Said::Nothing => vec![attempt("", true), plain(true)],
+            Said::Unclear => vec![attempt("", false), plain(false)],
             Said::Locale(locale) => {
-                let own = attempt(&locale.options(major), true);
+                let has_rules = matches!(locale.provider, Provider::Icu { rules: Some(_), .. });
+                let own = Attempt { has_rules, ..attempt(&locale.options(major), true) };
                 let moved = self.major.filter(|from| *from != major);
                 match moved.and_then(Locale::default_of).is_some_and(|default| default == *locale) {
-                    true => vec![attempt("", true), own, plain],
-                    false => vec![own, attempt("", false), plain],
+                    true => vec![attempt("", true), own, plain(false)],
+                    false => vec![own, attempt("", false), plain(false)],
                 }
             }
         }
     }
 
-    /// That the server made something else.
-    pub fn other(&self, instead: &Locale, why: &str) -> OtherLocale {
+    /// That the server made something else: nothing where that has no name.
+    pub fn other(&self, instead: Option<&Locale>, why: &str) -> OtherLocale {
         let wanted = match &self.locale {
             Said::Locale(locale) => Some(locale.to_string()),
             Said::Nothing | Said::Unclear => None,
         };
-        OtherLocale { wanted, instead: instead.to_string(), why: why.to_owned() }
+        OtherLocale { wanted, instead: instead.map(Locale::to_string), why: why.to_owned() }
     }
 }
 
@@ -191,7 +197,8 @@ impl Origin {
 pub struct OtherLocale {
     /// Nothing where the dump does not say it clearly.
     wanted: Option<String>,
-    instead: String,
+    /// Nothing where this helper has no name for it.
+    instead: Option<String>,
     /// What the server says.
     why: String,
 }
@@ -199,7 +206,10 @@ pub struct OtherLocale {
 impl OtherLocale {
     /// As a person is told.
     pub fn told(&self, database: &str) -> String {
-        let and = format!("`{database}` has `{}` and may sort otherwise", self.instead);
+        let and = match &self.instead {
+            Some(instead) => format!("`{database}` has `{instead}` and may sort otherwise"),
+            None => format!("`{database}` has another and may sort otherwise"),
+        };
         match &self.wanted {
             Some(wanted) => format!("not here: the locale `{wanted}`, {}; {and}", self.why),
             None => format!("not understood: what the dump says of its locale; {and}"),
@@ -207,7 +217,8 @@ impl OtherLocale {
     }
 }
 
-/// Encoding and locale of `CREATE DATABASE name WITH option = value …;`, as far as it says them. Nothing if it is not that.
+/// Encoding and locale of `CREATE DATABASE name WITH option = value …;`, as far as it says them. Nothing if it is not
+/// that.
 fn said(statement: &str) -> Option<(Option<String>, Option<Locale>)> {
     let mut options = options(statement)?;
     let mut name = |option: &str| match options.remove(option) {
@@ -267,6 +278,20 @@ fn options(statement: &str) -> Option<BTreeMap<String, String>> {
         }
     }
     name.is_none().then_some(options)
+}
+
+/// Whether a statement is at its end, which a semicolon in quotes is not.
+pub fn is_whole(statement: &str) -> bool {
+    let mut quote = None;
+    statement.chars().any(|letter| {
+        match quote {
+            // A doubled one ends its quotes, and begins them again.
+            Some(open) if open == letter => quote = None,
+            None if "'\"".contains(letter) => quote = Some(letter),
+            _ => {}
+        }
+        letter == ';' && quote.is_none()
+    })
 }
 
 #[derive(Debug)]
@@ -340,14 +365,17 @@ mod tests {
             ("14.3", "ENCODING = 'UTF8' LOCALE = 'C.UTF-8'", "LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'"),
             (
                 "15.18 (Debian 15.18-0+deb12u1)",
-                "ENCODING = 'UTF8' LOCALE_PROVIDER = libc LC_COLLATE = 'C' LC_CTYPE = 'de_DE.utf8' TABLESPACE = \"a \"\"b; =\"",
+                "ENCODING = 'UTF8' LOCALE_PROVIDER = libc LC_COLLATE = 'C' LC_CTYPE = 'de_DE.utf8' \
+                TABLESPACE = \"a \"\"b; =\"",
                 "LC_COLLATE 'C' LC_CTYPE 'de_DE.utf8' LOCALE_PROVIDER libc",
             ),
             (
                 "16.2",
-                "ENCODING = 'UTF8' LOCALE_PROVIDER = icu LOCALE = 'C' ICU_LOCALE = 'und' ICU_RULES = '&a < ''\\u0301''\n; b' \
+                "ENCODING = 'UTF8' LOCALE_PROVIDER = icu LOCALE = 'C' ICU_LOCALE = 'und' \
+                ICU_RULES = '&a < ''\\u0301''\n; b' \
                 COLLATION_VERSION = '153.120' CONNECTION LIMIT = -1 IS_TEMPLATE = true ALLOW_CONNECTIONS = false",
-                "LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'und' ICU_RULES  E'&a < ''\\\\u0301''\n; b'",
+                "LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'und' \
+                ICU_RULES  E'&a < ''\\\\u0301''\n; b'",
             ),
             (
                 "18.6",
@@ -381,7 +409,8 @@ mod tests {
     fn a_hostile_statement_gives_names_or_nothing() {
         let name = "C'; DROP DATABASE postgres; --";
         let quoted = origin("18.6", &format!("LOCALE = '{}'", name.replace('\'', "''")));
-        let own = "LC_COLLATE 'C''; DROP DATABASE postgres; --' LC_CTYPE 'C''; DROP DATABASE postgres; --' LOCALE_PROVIDER libc";
+        let own = "LC_COLLATE 'C''; DROP DATABASE postgres; --' LC_CTYPE 'C''; DROP DATABASE postgres; --' \
+            LOCALE_PROVIDER libc";
         assert_eq!(first(&quoted, 18).0, own);
         assert_eq!(origin("18.6", "LOCALE = 'C'; DROP DATABASE postgres").locale, Said::Locale(Locale::plain()));
         for unclear in [
@@ -413,7 +442,39 @@ mod tests {
     fn a_dump_that_says_nothing_gets_what_the_server_has() {
         for origin in [Origin::default(), Origin::new("", None), origin("18.6", "")] {
             assert_eq!(first(&origin, 18), (String::new(), true));
-            assert_eq!(origin.attempts("UTF8", 18).len(), 1);
+            // That one need not take the encoding, and no other was wanted.
+            let last = origin.attempts("LATIN1", 18).pop().unwrap();
+            assert!(last.options.ends_with("LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER libc") && last.is_as_wanted);
+        }
+    }
+
+    #[test]
+    fn rules_are_tried_by_whoever_asks_for_them() {
+        let options = "ENCODING = 'UTF8' LOCALE_PROVIDER = icu LOCALE = 'C' ICU_LOCALE = 'und'";
+        for (rules, expected) in [("", [false; 3]), ("ICU_RULES = '&a < b'", [true, false, false])] {
+            let attempts = origin("16.2", &format!("{options} {rules}")).attempts("UTF8", 18);
+            let tried: Vec<bool> = attempts.iter().map(|attempt| attempt.has_rules).collect();
+            assert_eq!(tried, expected, "{rules}");
+        }
+    }
+
+    #[test]
+    fn a_locale_without_a_name_is_told_as_such() {
+        let told = origin("18.6", "LOCALE = 'C'").other(None, "no such locale").told("x");
+        assert_eq!(told, "not here: the locale `C (libc)`, no such locale; `x` has another and may sort otherwise");
+    }
+
+    #[test]
+    fn a_statement_ends_outside_of_its_quotes() {
+        for (statement, whole) in [
+            ("CREATE DATABASE x;", true),
+            ("CREATE DATABASE x\n", false),
+            ("CREATE DATABASE \"x;\"", false),
+            ("CREATE DATABASE \"x\"\"';\";", true),
+            ("CREATE DATABASE x WITH ICU_RULES = '&a < '';\n", false),
+            ("CREATE DATABASE x WITH ICU_RULES = '&a < '';\n \"';", true),
+        ] {
+            assert_eq!(is_whole(statement), whole, "{statement}");
         }
     }
 }

@@ -13,9 +13,14 @@ use crate::engine::postgres::{self, Door, MAINTENANCE_DATABASE, identifier, lite
 const PATIENCE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// What servers say to a locale that they have not, that their build cannot have, that does not fit the encoding, and to an
-/// option or a provider that came with a later version.
-const NO_SUCH_LOCALE: [&str; 5] = ["42809", "0A000", "22023", "42601", "42P17"];
+/// What servers say to a locale that they have not, that their build cannot have, that does not fit the encoding, that
+/// ICU does not open, and to an option or a provider that came with a later version.
+const NO_SUCH_LOCALE: [&str; 6] = ["42809", "0A000", "22023", "42601", "42P17", "XX000"];
+/// `undefined_object`: what they say to an encoding that they have not.
+const NO_SUCH_ENCODING: &str = "42704";
+
+/// Of what a server says, in letters.
+const SHOWN: usize = 200;
 
 /// What it is made for. Each has names of its own, for whoever makes one removes what others of its kind have left.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +43,7 @@ impl Purpose<'_> {
         match self {
             Purpose::Restore { origin, encoding } => origin.attempts(encoding, major),
             Purpose::Rehearsal { of } => {
-                vec![Attempt { options: format!("TEMPLATE {}", identifier(of)), is_as_wanted: true }]
+                vec![Attempt { options: format!("TEMPLATE {}", identifier(of)), is_as_wanted: true, has_rules: false }]
             }
         }
     }
@@ -68,10 +73,10 @@ impl Side {
             drop_database(door, user, row.try_get(0)?).await?;
         }
         let name = format!("{}{}", purpose.prefix(), std::process::id());
-        let refusal = create(&mut admin, &name, user, purpose).await?;
+        let refusal = create(&mut admin, door, &name, user, purpose).await?;
         let mut side = Side { name, door: door.clone(), user: user.to_owned(), other_locale: None, is_gone: false };
         if let (Some(why), Purpose::Restore { origin, .. }) = (refusal, purpose) {
-            side.other_locale = Some(origin.other(&locale_of(&mut admin, &side.name).await?, &why));
+            side.other_locale = Some(origin.other(locale_of(&mut admin, &side.name).await?.as_ref(), &why));
         }
         admin.close().await?;
         Ok(side)
@@ -110,29 +115,68 @@ impl Drop for Side {
 }
 
 /// Makes it as it is wanted, else as it can be made. Gives what the server said to the former.
-async fn create(admin: &mut PgConnection, name: &str, owner: &str, purpose: Purpose<'_>) -> Result<Option<String>> {
+async fn create(
+    admin: &mut PgConnection,
+    door: &Door,
+    name: &str,
+    owner: &str,
+    purpose: Purpose<'_>,
+) -> Result<Option<String>> {
     let major = admin.server_version_num().unwrap_or_default() / 10_000;
     let mut attempts = purpose.attempts(major).into_iter().peekable();
     let mut refusal = None;
     while let Some(attempt) = attempts.next() {
-        let make = format!("CREATE DATABASE {} OWNER {} {}", identifier(name), identifier(owner), attempt.options);
-        match sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *admin).await {
-            Ok(_) if attempt.is_as_wanted => return Ok(None),
-            Ok(_) => break,
-            Err(sqlx::Error::Database(error))
-                if attempts.peek().is_some()
-                    && error.code().is_some_and(|code| NO_SUCH_LOCALE.contains(&code.as_ref())) =>
-            {
-                refusal.get_or_insert(error.message().to_owned());
-            }
-            Err(error) => return Err(error).context("cannot make a database beside the live one"),
+        match try_to_create(admin, door, name, owner, &attempt).await {
+            Ok(()) if attempt.is_as_wanted => return Ok(None),
+            Ok(()) => break,
+            Err(error) => match said(&error, &NO_SUCH_LOCALE) {
+                Some(why) if attempts.peek().is_some() => {
+                    refusal.get_or_insert(why);
+                }
+                _ => return Err(error).context("cannot make a database beside the live one"),
+            },
         }
     }
     Ok(Some(refusal.unwrap_or_default()))
 }
 
-/// As the server's catalogue has it, whose columns each version names in its own way.
-async fn locale_of(admin: &mut PgConnection, database: &str) -> Result<Locale> {
+/// Makes it in one way, or nothing. What is wrong with rules, a server says only to whoever connects.
+async fn try_to_create(
+    admin: &mut PgConnection,
+    door: &Door,
+    name: &str,
+    owner: &str,
+    attempt: &Attempt,
+) -> Result<()> {
+    let make = format!("CREATE DATABASE {} OWNER {} {}", identifier(name), identifier(owner), attempt.options);
+    sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *admin).await?;
+    if attempt.has_rules {
+        match postgres::open(door, owner, name).await {
+            Ok(connection) => connection.close().await?,
+            Err(error) => {
+                drop_database(door, owner, name).await?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a server said, if it was with one of these codes; on one line, for it may repeat what it was asked for.
+fn said(error: &anyhow::Error, codes: &[&str]) -> Option<String> {
+    let error = error.downcast_ref::<sqlx::Error>()?.as_database_error()?;
+    let shown = error.message().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(SHOWN);
+    codes.contains(&error.code()?.as_ref()).then(|| shown.collect())
+}
+
+/// What a server said to an encoding that it has not, where that is why there is no [`Side`].
+pub fn said_to_encoding(error: &anyhow::Error) -> Option<String> {
+    said(error, &[NO_SUCH_ENCODING])
+}
+
+/// As the server's catalogue has it, whose columns each version names in its own way; nothing where it has what this
+/// helper does not know.
+async fn locale_of(admin: &mut PgConnection, database: &str) -> Result<Option<Locale>> {
     let sql = format!(
         "SELECT coalesce(said->>'datlocprovider', 'c'), said->>'datcollate', said->>'datctype', \
          coalesce(said->>'datlocale', said->>'daticulocale'), said->>'daticurules' \
@@ -140,8 +184,7 @@ async fn locale_of(admin: &mut PgConnection, database: &str) -> Result<Locale> {
         literal(database)
     );
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(admin).await?;
-    let locale = Locale::new(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
-    locale.context("the server does not say what locale the database has")
+    Ok(Locale::new(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?))
 }
 
 /// A killed run's server may still be making its database, and would be done with it after the look for leftovers.

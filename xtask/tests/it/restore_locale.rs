@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::support::{Checkout, ENGINES, Engine};
 
 /// What a database sorts by, and what that does: `É` is a large letter of most locales, but not of `C`.
-const LOCALE: &str = "SELECT datlocprovider, datcollate, datctype, datlocale, pg_encoding_to_char(encoding), upper('é') \
-    FROM pg_database WHERE datname = current_database()";
+const LOCALE: &str = "SELECT datlocprovider, datcollate, datctype, datlocale, pg_encoding_to_char(encoding), \
+    upper('é') FROM pg_database WHERE datname = current_database()";
 /// Of a database as `up` makes it.
 const DEFAULT: &str = "b|C|C|C.UTF-8|UTF8|É";
 
@@ -156,13 +156,58 @@ fn plain_dumps_say_their_locale_and_can_say_no_more_with_it() {
             DEFAULT,
             "not here: the locale `C' OWNER nobody; DROP DATABASE learning_db; -- (libc)`",
         ),
+        (
+            "LOCALE_PROVIDER = icu LOCALE = 'C' ICU_LOCALE = 'X'\n  \
+            ICU_RULES = '&a < ''b''\nALTER x OWNER TO somebody;\n' ",
+            DEFAULT,
+            "not here: the locale `X (icu), rules of its own`",
+        ),
     ] {
         let dump = put(&checkout, "plain.sql", format!("{begin} {locale};\n{end}").as_bytes());
-        checkout.run(&["restore", "learning", "--from", &dump]).ok().says(told);
+        checkout.run(&["restore", "learning", "--from", &dump]).ok().says(told).silent_about("the roles");
         assert_eq!(checkout.sql("learning", LOCALE), got, "{locale}");
     }
-    let row = "CREATE TABLE t (a text);\nCOPY t (a) FROM stdin;\nCREATE DATABASE x WITH LOCALE_PROVIDER = libc LOCALE = 'C';\n\\.\n";
+    let row = "CREATE TABLE t (a text);\nCOPY t (a) FROM stdin;\n\
+        CREATE DATABASE x WITH LOCALE_PROVIDER = libc LOCALE = 'C';\n\\.\n";
     let dump = put(&checkout, "row.sql", row.as_bytes());
     checkout.run(&["restore", "learning", "--from", &dump]).ok().silent_about("locale");
     assert_eq!(checkout.sql("learning", LOCALE), DEFAULT, "a row is no statement");
+}
+
+#[test]
+fn an_encoding_without_a_locale_is_kept_and_one_that_there_is_not_becomes_utf8() {
+    for engine in ENGINES {
+        let Some(checkout) = Checkout::on(engine) else { continue };
+        checkout.run(&["up", "learning", "--no-migrate"]).ok();
+        let restore = |options: &str| {
+            let dump = format!(
+                "CREATE DATABASE x WITH TEMPLATE = template0 {options};\nSET client_encoding = 'UTF8';\n\
+                CREATE TABLE words (word text);\nINSERT INTO words VALUES ('é');\n"
+            );
+            let dump = put(&checkout, "encoded.sql", dump.as_bytes());
+            let restored = checkout.run(&["restore", "learning", "--from", &dump, "--json"]).ok();
+            assert_eq!(checkout.sql("learning", "SELECT convert_to(word, 'UTF8') FROM words"), "\\xc3a9");
+            (restored, checkout.sql("learning", LOCALE))
+        };
+        let (restored, locale) = restore("ENCODING = 'LATIN1'");
+        assert_eq!(locale, "c|C|C||LATIN1|é");
+        let restored = restored.silent_about("not here").silent_about("not understood").json();
+        assert!(restored["other_encoding"].is_null());
+
+        for (encoding, options, got) in [
+            ("KLINGON", "", DEFAULT),
+            ("SJIS", "", DEFAULT),
+            ("SJIS", "LOCALE_PROVIDER = libc LOCALE = 'C'", "c|C|C||UTF8|é"),
+        ] {
+            let (restored, locale) = restore(&format!("ENCODING = '{encoding}' {options}"));
+            assert_eq!(locale, got, "{encoding} {options}");
+            let restored = restored
+                .says(&format!("not here: the encoding `{encoding}`, "))
+                .says("; `learning_db` has `UTF8`")
+                .silent_about("the locale")
+                .json();
+            assert_eq!(restored["other_encoding"]["wanted"], encoding);
+            assert!(restored["other_locale"].is_null());
+        }
+    }
 }

@@ -84,7 +84,8 @@ fn a_locale_of_ones_own_comes_back_and_moves_along() {
         let (user, database) =
             (checkout.sql("game", "SELECT current_user"), checkout.sql("game", "SELECT current_catalog"));
         let make = format!(
-            "CREATE DATABASE {database} OWNER {user} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'"
+            "CREATE DATABASE {database} OWNER {user} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' \
+            LOCALE 'C.UTF-8'"
         );
         let made = checkout.run(&[
             "psql",
@@ -114,13 +115,17 @@ fn a_locale_of_ones_own_comes_back_and_moves_along() {
 
         ask_for_18(&mut checkout);
         let upgraded = checkout.run(&["upgrade", "--json"]).ok();
-        let other = upgraded.json()["other_locale"].clone();
+        let json = upgraded.json();
+        assert_eq!(json["upgraded"].as_array().map(Vec::len), Some(1));
+        let game = &json["upgraded"][0];
+        assert_eq!((&game["name"], &game["from"], &game["to"]), (&"game".into(), &15.into(), &18.into()));
+        let other = &game["other_locale"];
         if checkout.sql("game", locale) == "i|en-US" {
             upgraded.silent_about("not here");
-            assert_eq!(other, serde_json::json!({}));
+            assert!(other.is_null());
             assert_eq!(checkout.sql("game", words), "abBC");
         } else {
-            assert_eq!(other["game"]["wanted"], "en-US (icu)");
+            assert_eq!(other["wanted"], "en-US (icu)");
             upgraded.says("not here: the locale `en-US (icu)`, ICU is not supported in this build");
             assert_eq!(checkout.sql("game", locale), "b|C.UTF-8");
             assert_eq!(checkout.sql("game", words), "BCab");

@@ -53,7 +53,9 @@ pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
             Ok((manifest, was_restored, other_locale)) => {
                 let verified = Verified { at: Timestamp::now(), was_restored };
                 kept.note_verified(&verified)?;
-                results.push(json!({ "name": kept.name, "backup": kept.backup, "verified": verified, "other_locale": other_locale }));
+                results.push(json!({
+                    "name": kept.name, "backup": kept.backup, "verified": verified, "other_locale": other_locale,
+                }));
                 locales.push((&kept.name, other_locale));
                 let bytes = units::megabytes(manifest.bytes());
                 let how = if was_restored { "restored, and the same" } else { "as it was written" };

@@ -14,14 +14,10 @@ use crate::context::Context;
 use crate::data::backup::dump::{self, Wanted};
 use crate::data::restore::foreign::{self, Dump, Wanting};
 use crate::data::restore::load;
-use crate::data::side::{Purpose, Side};
 use crate::instance::Instance;
 use crate::instance::known::Known;
 use crate::ui::progress::Progress;
 use crate::ui::{self, Exit, Failure, units};
-
-/// What a database is made with where the dump does not say.
-const ENCODING: &str = "UTF8";
 
 pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &Path) -> Result<Exit> {
     let begun = Instant::now();
@@ -44,10 +40,8 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
     server(place).check_clients(live, connected(args)).await?;
     let progress = Progress::new("restoring", &names);
     let not_restored = || format!("`{}` was not restored, and is as it was", place.name);
-    let named = progress.watch(dump.look()).await.with_context(not_restored)?;
-    let encoding = named.origin.encoding.as_deref().unwrap_or(ENCODING);
-    let wanted = Purpose::Restore { origin: &named.origin, encoding };
-    let side = Side::make(&place.door, &place.login.user, wanted).await.with_context(not_restored)?;
+    let mut named = progress.watch(dump.look()).await.with_context(not_restored)?;
+    let side = named.side(place).await.with_context(not_restored)?;
     let wanting = progress.watch(dump.fill(named, place, &side, &progress.bytes)).await.with_context(not_restored)?;
     load::analyze(&side).await.with_context(not_restored)?;
     let wanted = Wanted::all_of(&place.clients, &side.name);
@@ -63,10 +57,11 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
         ui::json(&json!({
             "stack": cx.stack.name, "name": place.name, "database": live, "tables": tables, "rows": rows,
             "server_version": wanting.server_version, "roles": wanting.roles, "left_out": wanting.left_out,
-            "settings": wanting.settings, "other_locale": wanting.other_locale,
+            "settings": wanting.settings, "other_encoding": wanting.other_encoding,
+            "other_locale": wanting.other_locale,
         }))?;
     }
-    tell(&wanting, &place.login.user);
+    tell(&wanting, &place.login.user, live);
     tell_locales([(live.as_str(), &wanting.other_locale)]);
     ui::tell(format!(
         "{}, {} rows restored in {}, into `{live}`",
@@ -77,7 +72,8 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
     if args.into.is_none() {
         let option = cx.stack_option();
         ui::tell(format!(
-            "What was there is kept: `cargo xtask restore{} --undo{option}` brings it back. Next: `cargo xtask migrate status{option}`",
+            "What was there is kept: `cargo xtask restore{} --undo{option}` brings it back. \
+            Next: `cargo xtask migrate status{option}`",
             name_of(args)
         ));
     }
@@ -85,7 +81,7 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
 }
 
 /// What the dump wanted and did not get.
-fn tell(wanting: &Wanting, user: &str) {
+fn tell(wanting: &Wanting, user: &str, database: &str) {
     let list = |set: &std::collections::BTreeSet<String>| set.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     if !wanting.server_version.is_empty() {
         ui::tell(format!("made by PostgreSQL {}", wanting.server_version));
@@ -98,5 +94,8 @@ fn tell(wanting: &Wanting, user: &str) {
     }
     if !wanting.settings.is_empty() {
         ui::tell(format!("unknown to this server: {}", list(&wanting.settings)));
+    }
+    if let Some(other) = &wanting.other_encoding {
+        ui::tell(ui::paint(ui::WARNING, other.told(database)));
     }
 }

@@ -1,8 +1,9 @@
-//! Dumps that were made elsewhere: plain SQL, pg_dump's custom, tar and directory formats, each of them compressed or not.
+//! Dumps that were made elsewhere: plain SQL, pg_dump's custom, tar and directory formats, each of them compressed or
+//! not.
 //!
 //! The first error ends a restore. Owners and rights are those of roles that this server need not have, so everything
-//! becomes the stack's user's, and what that leaves out is told. Plain SQL is read here and not by psql: a dump is somebody
-//! else's file, and psql would run the programs that it names.
+//! becomes the stack's user's, and what that leaves out is told. Plain SQL is read here and not by psql: a dump is
+//! somebody else's file, and psql would run the programs that it names.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,18 +15,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use archive::custom::{Head, MAGIC};
+use serde::Serialize;
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgErrorPosition};
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::sync::mpsc;
 
 use super::database::Place;
 use super::load;
-use crate::data::locale::{Origin, OtherLocale};
+use crate::data::locale::{self, Origin, OtherLocale};
 use crate::data::migrate::script;
-use crate::data::side::Side;
+use crate::data::side::{self, Purpose, Side};
 use crate::tools;
 use crate::ui::{Exit, Failure};
 
+/// What a database is made with where the dump does not say, and where the server has not what it says: it has every
+/// letter.
+const ENCODING: &str = "UTF8";
+const CREATE_DATABASE: &str = "CREATE DATABASE ";
+/// Of that statement, in bytes.
+const STATEMENT_LIMIT: usize = 64 << 10;
 /// What is sent to the server at once, in bytes.
 const PIECE: usize = 256 << 10;
 const AHEAD: usize = 4;
@@ -73,7 +81,24 @@ pub struct Wanting {
     pub left_out: BTreeSet<String>,
     /// Settings that this server does not know.
     pub settings: BTreeSet<String>,
+    pub other_encoding: Option<OtherEncoding>,
     pub other_locale: Option<OtherLocale>,
+}
+
+/// UTF-8 in the place of an encoding that the server has not.
+#[derive(Debug, Serialize)]
+pub struct OtherEncoding {
+    wanted: String,
+    instead: &'static str,
+    /// What the server says.
+    why: String,
+}
+
+impl OtherEncoding {
+    /// As a person is told.
+    pub fn told(&self, database: &str) -> String {
+        format!("not here: the encoding `{}`, {}; `{database}` has `{}`", self.wanted, self.why, self.instead)
+    }
 }
 
 /// What a dump names before anything of it is done.
@@ -82,7 +107,26 @@ pub struct Named {
     server_version: String,
     owners: BTreeSet<String>,
     extensions: BTreeSet<String>,
-    pub origin: Origin,
+    origin: Origin,
+    other_encoding: Option<OtherEncoding>,
+}
+
+impl Named {
+    /// An empty database for the dump.
+    pub async fn side(&mut self, place: &Place) -> Result<Side> {
+        let make = async |encoding: &str| {
+            Side::make(&place.door, &place.login.user, Purpose::Restore { origin: &self.origin, encoding }).await
+        };
+        let Some(wanted) = self.origin.encoding.as_deref() else { return make(ENCODING).await };
+        let error = match make(wanted).await {
+            Ok(side) => return Ok(side),
+            Err(error) => error,
+        };
+        let Some(why) = side::said_to_encoding(&error) else { return Err(error) };
+        let side = make(ENCODING).await?;
+        self.other_encoding = Some(OtherEncoding { wanted: wanted.to_owned(), instead: ENCODING, why });
+        Ok(side)
+    }
 }
 
 impl Dump {
@@ -149,6 +193,7 @@ impl Dump {
             server_version: named.server_version,
             roles: named.owners.into_iter().filter(|owner| !present.contains(owner)).collect(),
             extensions: named.extensions.into_iter().filter(|extension| !available.contains(extension)).collect(),
+            other_encoding: named.other_encoding,
             other_locale: side.other_locale.clone(),
             ..Wanting::default()
         };
@@ -252,6 +297,7 @@ fn named_in_archive(mut input: impl Read) -> Result<Named> {
         extensions: extensions.collect(),
         origin: Origin::of(&head),
         server_version: head.server_version,
+        other_encoding: None,
     })
 }
 
@@ -259,20 +305,28 @@ fn named_in_archive(mut input: impl Read) -> Result<Named> {
 fn named_in_sql(mut input: impl BufRead) -> Result<Named> {
     let mut named = Named::default();
     let mut line = Vec::new();
-    // Before everything else that it makes, a dump makes the database, if it does: further on, such a line may be a row.
+    // Before everything else that it makes, a dump makes the database, if it does: further on, such a line may be a
+    // row.
     let mut first_made: Option<String> = None;
+    let mut is_open = false;
     loop {
         line.clear();
         if input.read_until(b'\n', &mut line)? == 0 {
-            let made = first_made.filter(|made| made.starts_with("CREATE DATABASE "));
+            let made = first_made.filter(|made| made.starts_with(CREATE_DATABASE));
             named.origin = Origin::new(&named.server_version, made.as_deref());
             return Ok(named);
         }
         let Ok(text) = std::str::from_utf8(&line) else { continue };
-        let text = text.trim_end();
         if first_made.is_none() && text.starts_with("CREATE ") {
-            first_made = Some(text.to_owned());
+            is_open = text.starts_with(CREATE_DATABASE);
+            first_made = Some(String::new());
         }
+        if let Some(statement) = first_made.as_mut().filter(|_| is_open) {
+            statement.push_str(text);
+            is_open = statement.len() < STATEMENT_LIMIT && !locale::is_whole(statement);
+            continue;
+        }
+        let text = text.trim_end();
         if let Some(version) = text.strip_prefix("-- Dumped from database version ") {
             version.clone_into(&mut named.server_version);
         } else if let Some((_, owner)) = text.strip_prefix("ALTER ").and_then(|rest| rest.rsplit_once(" OWNER TO ")) {
@@ -605,5 +659,23 @@ mod tests {
             let failure = error.downcast_ref::<Failure>().unwrap();
             assert!(failure.body.contains(&format!("dump.sql:{line}")), "{dump:?}: {}", failure.body);
         }
+    }
+
+    #[test]
+    fn what_makes_the_database_is_read_to_its_end_and_nothing_of_it_is_another_statement() {
+        let begin = "CREATE DATABASE x WITH ENCODING = 'UTF8' LOCALE_PROVIDER = icu LOCALE = 'C' ICU_LOCALE = 'und' \
+            ICU_RULES = '&a < ''b'';  \r\nALTER x OWNER TO y;\n";
+        let end = "';\n\\connect x\nALTER TABLE t OWNER TO z;\nCREATE DATABASE y;\n";
+        let named = |middle: &str| named_in_sql(format!("{begin}{middle}{end}").as_bytes()).unwrap();
+        let short = named("");
+        let statement = format!("{begin}';");
+        assert_eq!(short.origin, Origin::new("", Some(&statement)));
+        assert_ne!(short.origin, Origin::new("", Some("CREATE DATABASE")), "it is understood");
+        assert_eq!(short.owners.into_iter().collect::<Vec<_>>(), ["z"]);
+
+        let long = named(&"&a < b\n".repeat(STATEMENT_LIMIT / 7));
+        assert_eq!(long.origin, Origin::new("", Some("CREATE DATABASE")), "nobody has such rules");
+        let other = named_in_sql(&b"CREATE TABLE t (a int\n);\nCREATE DATABASE x;\n"[..]).unwrap();
+        assert_eq!(other.origin, Origin::default());
     }
 }
