@@ -64,7 +64,7 @@ async fn open<'a>(cx: &'a Context, names: &[String]) -> Result<Set<'a>> {
         bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(up));
     };
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
-    let opening = target::open_asking(&engine, &cx.stack, names, migrate::question);
+    let opening = target::open_asking(&engine, &cx.stack, names, migrate::question, migrate::answer);
     Set::read(&cx.repository.root, &cx.stack, names, opening).await
 }
 
@@ -80,7 +80,8 @@ async fn open_either<'a>(cx: &'a Context, names: &[String], other: &OtherServer)
         let failure = Failure::new(Exit::Usage, "`--url` is the address of one database, nothing was done");
         bail!(failure.hint("say which one it is: `cargo xtask migrate learning --url …`"));
     };
-    let opening = target::open_at(url.parse()?, cx.variable("PGPASSWORD"), &cx.stack, name, migrate::question);
+    let (address, password) = (url.parse()?, cx.variable("PGPASSWORD"));
+    let opening = target::open_at(address, password, &cx.stack, name, migrate::question, migrate::answer);
     Set::read(&cx.repository.root, &cx.stack, names, opening).await
 }
 

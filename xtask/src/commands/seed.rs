@@ -16,7 +16,7 @@ use crate::data::seed::files::{self, SeedFile};
 use crate::data::seed::record::{self, Dying};
 use crate::data::seed::run::{self, Outcome, Rows};
 use crate::data::seed::{Job, State};
-use crate::data::target;
+use crate::data::target::{self, Target};
 use crate::engine::Engine;
 use crate::instance::Instance;
 use crate::stack::fault::Faults;
@@ -36,13 +36,13 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
         ui::tell("there are no seeds");
         return Ok(Exit::Done);
     }
-    let opening = target::open_asking(&engine, &cx.stack, &names, |_| record::question());
+    let read = async |row, target: &mut Target<'_>| record::read_on(&row, &mut target.connection).await;
+    let opening = target::open_asking(&engine, &cx.stack, &names, |_| record::question(), read);
     let (seeds, opened) = tokio::join!(list(cx, &instance, &names), opening);
-    let jobs = seeds?.into_iter().zip(opened?).map(async |(files, (mut target, answer))| {
-        let recorded = record::read_on(&answer, &mut target.connection).await?;
-        Ok::<_, anyhow::Error>(Job { target, files, recorded, scale: 1, state: State::Fresh })
-    });
-    let mut jobs = try_join_all(jobs).await?;
+    let jobs = seeds?.into_iter().zip(opened?);
+    let mut jobs: Vec<Job<'_>> = jobs
+        .map(|(files, (target, recorded))| Job { target, files, recorded, scale: 1, state: State::Fresh })
+        .collect();
     weigh(&mut jobs, args.scale);
     if !args.again && jobs.iter().all(|job| job.state == State::Same) {
         return unchanged(cx, args, &jobs);

@@ -38,18 +38,19 @@ impl Target<'_> {
 
 /// Opens the databases of those short names, all at once, in the stack's order; all that do not run are told together.
 pub async fn open<'a>(engine: &Engine<'_>, stack: &'a Stack, names: &[String]) -> Result<Vec<Target<'a>>> {
-    let opened = open_asking(engine, stack, names, |_| String::new()).await?;
-    Ok(opened.into_iter().map(|(target, _)| target).collect())
+    let opened = open_asking(engine, stack, names, |_| String::new(), async |_, _| Ok(())).await?;
+    Ok(opened.into_iter().map(|(target, ())| target).collect())
 }
 
-/// As [`open`]. The message that proves a database also asks it for `expressions`, which its row begins with: a verb that
-/// mostly finds nothing to do need not ask twice.
-pub async fn open_asking<'a>(
+/// As [`open`], for a verb that mostly finds nothing to do and wants to know it soon. The message that proves a database also
+/// asks it for `expressions`, which its row begins with; `read` goes on from there, while others still open.
+pub async fn open_asking<'a, T>(
     engine: &Engine<'_>,
     stack: &'a Stack,
     names: &[String],
     expressions: impl Fn(&Postgres) -> String,
-) -> Result<Vec<(Target<'a>, PgRow)>> {
+    read: impl AsyncFn(PgRow, &mut Target<'a>) -> Result<T>,
+) -> Result<Vec<(Target<'a>, T)>> {
     let wanted: Vec<(&Service, &Postgres)> =
         stack.databases().filter(|(service, _)| names.contains(&service.short_name)).collect();
     let services: Vec<&Service> = wanted.iter().map(|(service, _)| *service).collect();
@@ -65,36 +66,39 @@ pub async fn open_asking<'a>(
         let hint = format!("`cargo xtask up {}`", absent.join(" "));
         bail!(Failure::new(Exit::Failed, format!("not running: {}", absent.join(", "))).hint(hint));
     }
-    let expressions = &expressions;
+    let (expressions, read) = (&expressions, &read);
     let opening = wanted.iter().zip(&servers).map(async |((service, postgres), server)| {
         let (door, login) = server.door().with_context(|| format!("`{}` has no login", service.short_name))?;
         let login = login.clone();
         let mut connection = postgres::open(&door, &login.user, &login.database)
             .await
             .with_context(|| format!("cannot connect to `{}`", service.short_name))?;
-        let answer = prove(&mut connection, server, expressions(postgres)).await?;
-        Ok((Target { service, postgres, door, login, connection }, answer))
+        let row = prove(&mut connection, server, expressions(postgres)).await?;
+        let mut target = Target { service, postgres, door, login, connection };
+        let answer = read(row, &mut target).await?;
+        Ok((target, answer))
     });
     futures_util::future::join_all(opening).await.into_iter().collect()
 }
 
-/// Opens the database of that short name where somebody says it is, and asks it for `expressions`. It cannot be proven to be
-/// the right one; but an instance's server says of itself which database it has, and another one is refused.
-pub async fn open_at<'a>(
+/// As [`open_asking`], of the database of that short name where somebody says it is. It cannot be proven to be the right
+/// one; but an instance's server says of itself which database it has, and another one is refused.
+pub async fn open_at<'a, T>(
     address: Address,
     password: Option<&str>,
     stack: &'a Stack,
     name: &str,
     expressions: impl Fn(&Postgres) -> String,
-) -> Result<Vec<(Target<'a>, PgRow)>> {
+    read: impl AsyncFn(PgRow, &mut Target<'a>) -> Result<T>,
+) -> Result<Vec<(Target<'a>, T)>> {
     let found = stack.databases().find(|(service, _)| service.short_name == name);
     let Some((service, postgres)) = found else { bail!("there is no database `{name}`") };
     let (door, login) = address.door(postgres, password);
     let place = format!("`{}` on port {}", login.database, door.port());
     let opened = postgres::open(&door, &login.user, &login.database).await;
     let mut connection = opened.with_context(|| format!("cannot connect to {place}"))?;
-    let answer = ask(&mut connection, expressions(postgres)).await?;
-    let answered = cluster_name(&answer)?;
+    let row = ask(&mut connection, expressions(postgres)).await?;
+    let answered = cluster_name(&row)?;
     // `<stack>/<database>/<instance>`.
     let parts: Vec<&str> = answered.split('/').collect();
     if let [_, other, _] = parts[..]
@@ -105,7 +109,9 @@ pub async fn open_at<'a>(
                 .body(format!("  it answers `{answered}`: `{other}` of an instance\n"))
         );
     }
-    Ok(vec![(Target { service, postgres, door, login, connection }, answer)])
+    let mut target = Target { service, postgres, door, login, connection };
+    let answer = read(row, &mut target).await?;
+    Ok(vec![(target, answer)])
 }
 
 /// The server must answer the name that it was started with.

@@ -1,5 +1,6 @@
 //! Data of an older PostgreSQL, moved to the version that the manifest asks for.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::support::{Checkout, Engine, finish, has_postgres_15, local_images, signal, skip, skip_docker};
@@ -19,8 +20,10 @@ fn on_15(engine: Engine) -> Option<Checkout> {
                 return None;
             };
             checkout.environment.extend(images);
-            let octet = 100 + std::process::id() % 100;
-            checkout.environment.insert("NETWORK_SUBNET".into(), format!("10.{octet}.7.0/24"));
+            // Of other test runs at the same time, and of each of this one's tests, it is another.
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let (octet, own) = (100 + std::process::id() % 100, NEXT.fetch_add(1, Ordering::Relaxed));
+            checkout.environment.insert("NETWORK_SUBNET".into(), format!("10.{octet}.{}.0/24", 7 + own));
         }
         Engine::Native => {}
     }

@@ -60,32 +60,32 @@ impl History {
         let tables: Vec<String> = sources.iter().map(|source| source.table.clone()).collect();
         let sql = format!("SELECT {}", History::question(&tables));
         let answer = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut *connection).await?;
-        History::read_on(&answer, connection, sources).await
+        History::read_on(&answer, connection, &tables).await
     }
 
     /// Asks the rest, once the [question](Self::question) is answered.
-    pub async fn read_on(answer: &PgRow, connection: &mut PgConnection, sources: &[Source]) -> Result<History> {
+    pub async fn read_on(answer: &PgRow, connection: &mut PgConnection, tables: &[String]) -> Result<History> {
         let is_there = |index: usize| answer.try_get(3 + index);
         let mut history = History {
             database: answer.try_get(0)?,
             schema: answer.try_get(1)?,
             search_path: answer.try_get(2)?,
-            applied: vec![Vec::new(); sources.len()],
-            has_table: (0..sources.len()).map(is_there).collect::<Result<_, _>>()?,
-            has_ours: is_there(sources.len())?,
+            applied: vec![Vec::new(); tables.len()],
+            has_table: (0..tables.len()).map(is_there).collect::<Result<_, _>>()?,
+            has_ours: is_there(tables.len())?,
             recorded: None,
         };
-        history.read_rows(connection, sources).await?;
+        history.read_rows(connection, tables).await?;
         Ok(history)
     }
 
-    async fn read_rows(&mut self, connection: &mut PgConnection, sources: &[Source]) -> Result<()> {
+    async fn read_rows(&mut self, connection: &mut PgConnection, tables: &[String]) -> Result<()> {
         let mut parts: Vec<String> = Vec::new();
-        for (index, source) in sources.iter().enumerate().filter(|(index, _)| self.has_table[*index]) {
+        for (index, table) in tables.iter().enumerate().filter(|(index, _)| self.has_table[*index]) {
             parts.push(format!(
                 "SELECT {index}::bigint AS source, version, description, installed_on::timestamptz(0)::text, success, \
                  encode(checksum, 'hex'), execution_time FROM {}",
-                self.table(&source.table)
+                self.table(table)
             ));
         }
         if self.has_ours {

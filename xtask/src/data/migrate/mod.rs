@@ -67,17 +67,22 @@ pub fn question(postgres: &Postgres) -> String {
     History::question(&source::tables(&postgres.migrations))
 }
 
+/// What it answers.
+pub async fn answer(row: PgRow, target: &mut Target<'_>) -> Result<History> {
+    History::read_on(&row, &mut target.connection, &source::tables(&target.postgres.migrations)).await
+}
+
 /// How often a plan is made anew because somebody else migrated meanwhile.
 const ATTEMPTS: usize = 5;
 
 impl<'a> Set<'a> {
     /// Reads files and histories of the databases of those short names. The files are read while `opening` opens the
-    /// databases with the [`question`]: there may be hundreds.
+    /// databases with the [`question`] and reads the [`answer`]: there may be hundreds.
     pub async fn read(
         root: &Path,
         stack: &'a Stack,
         names: &[String],
-        opening: impl Future<Output = Result<Vec<(Target<'a>, PgRow)>>>,
+        opening: impl Future<Output = Result<Vec<(Target<'a>, History)>>>,
     ) -> Result<Set<'a>> {
         let wanted = stack.databases().filter(|(service, _)| names.contains(&service.short_name));
         let reading = wanted.map(|(service, postgres)| {
@@ -93,12 +98,9 @@ impl<'a> Set<'a> {
             faults.extend(found);
             files.push(sources);
         }
-        let members = opened.into_iter().zip(files).map(async |((mut target, answer), sources)| {
-            let history = History::read_on(&answer, &mut target.connection, &sources).await?;
-            Ok(Member { target, sources, history })
-        });
-        let members: Vec<Result<Member<'a>>> = join_all(members).await;
-        Ok(Set { members: members.into_iter().collect::<Result<_>>()?, faults })
+        let members = opened.into_iter().zip(files);
+        let members = members.map(|((target, history), sources)| Member { target, sources, history }).collect();
+        Ok(Set { members, faults })
     }
 
     /// Reads the histories again.
