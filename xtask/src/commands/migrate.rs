@@ -2,11 +2,14 @@
 
 mod rehearse;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
 
 use super::backup::before::{self, Before};
 use crate::cli::{
@@ -19,7 +22,7 @@ use crate::data::migrate::fault::{self, Fault};
 use crate::data::migrate::locks::Timeouts;
 use crate::data::migrate::plan::{self, Back, Direction, Gaps, State, Step};
 use crate::data::migrate::{self, Fate, Set, script, source};
-use crate::data::target;
+use crate::data::target::{self, Target};
 use crate::engine::plan::Action;
 use crate::engine::server::{Observed, Server};
 use crate::engine::{self, Engine};
@@ -110,8 +113,8 @@ pub async fn of_up(cx: &Context, steps: &[engine::plan::Step<'_>]) -> Result<Vec
         }
         let name = &step.service.short_name;
         if let Action::Keep { running } = &step.action {
-            let (subject, state) = known_state(cx, step.service, postgres, running)?;
-            if known.holds(&subject, &state) {
+            let of = known_state(cx, step.service, postgres, running)?;
+            if of.is_some_and(|(subject, state)| known.holds(&subject, &state)) {
                 continue;
             }
         }
@@ -126,8 +129,8 @@ pub async fn of_up(cx: &Context, steps: &[engine::plan::Step<'_>]) -> Result<Vec
     let observed = Engine::of(&cx.repository, &cx.stack, &instance).observe(&proven).await?;
     for (service, observed) in proven.iter().zip(observed) {
         if let (Ok(Observed::Running(server)), Some(postgres)) = (observed, service.postgres()) {
-            let (subject, state) = known_state(cx, service, postgres, &server)?;
-            known.note(&subject, &state);
+            let of = known_state(cx, service, postgres, &server)?;
+            of.into_iter().for_each(|(subject, state)| known.note(&subject, &state));
         }
     }
     known.write(&instance)?;
@@ -135,9 +138,15 @@ pub async fn of_up(cx: &Context, steps: &[engine::plan::Step<'_>]) -> Result<Vec
 }
 
 /// What `up` notes of a database that it found migrated: this server, with these files.
-fn known_state(cx: &Context, service: &Service, postgres: &Postgres, server: &Server) -> Result<(String, String)> {
+fn known_state(
+    cx: &Context,
+    service: &Service,
+    postgres: &Postgres,
+    server: &Server,
+) -> Result<Option<(String, String)>> {
     let files = source::state(&cx.repository.root, &postgres.migrations)?;
-    Ok((format!("migrations of {}", service.short_name), format!("{} {files}", server.identity())))
+    let subject = format!("migrations of {}", service.short_name);
+    Ok(files.map(|files| (subject, format!("{} {files}", server.identity()))))
 }
 
 async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
@@ -145,17 +154,73 @@ async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
     let names = databases(cx, &args.databases)?;
     // Another server is not this instance's to guard; its database's own lock is.
     let _lock = if args.other.url.is_none() { Some(cx.lock().await?) } else { None };
+    let files = if args.other.url.is_none() { files_of(cx, &names)? } else { None };
+    if let Some(files) = &files
+        && is_known_done(cx, &names, files).await?
+    {
+        return tell_ran(cx, args.json, names.len(), &[], begun, "migration");
+    }
     let mut set = open_either(cx, &names, &args.other).await?;
     forget_known(cx)?;
     let fate = if args.each { Fate::Own } else { Fate::Shared };
     let waiting = Waiting::new("migrating");
     let ran = set.apply(gaps(args.fill_gaps), fate, timeouts(&args.timeouts)).await;
     drop(waiting);
-    tell_ran(cx, args.json, &set, ran?, begun, "migration")
+    let ran = ran?;
+    if let (Some(files), true) = (files, ran.is_empty()) {
+        note_done(cx, &mut set, &files).await?;
+    }
+    tell_ran(cx, args.json, set.members.len(), &ran, begun, "migration")
+}
+
+/// The files of each database, as [`source::state`] tells them apart. Nothing where some may still change unseen.
+fn files_of(cx: &Context, names: &[String]) -> Result<Option<BTreeMap<String, String>>> {
+    let wanted = cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name));
+    let states = wanted.map(|(service, postgres)| {
+        let state = source::state(&cx.repository.root, &postgres.migrations)?;
+        Ok(state.map(|state| (service.short_name.clone(), state)))
+    });
+    states.collect()
+}
+
+fn done_subject(name: &str) -> String {
+    format!("histories of {name}")
+}
+
+/// Whether the databases were found migrated with these very files, and their histories have not changed since: then no file
+/// need be read, and no row be sent. Whatever is wrong, the long way tells.
+async fn is_known_done(cx: &Context, names: &[String], files: &BTreeMap<String, String>) -> Result<bool> {
+    let Some(instance) = cx.instance()? else { return Ok(false) };
+    let known = Known::read(&instance);
+    let is_noted =
+        |(name, files): (&String, &String)| known.of(&done_subject(name)).is_some_and(|of| of.starts_with(files));
+    if !files.iter().all(is_noted) {
+        return Ok(false);
+    }
+    let engine = Engine::of(&cx.repository, &cx.stack, &instance);
+    let read = async |row: PgRow, target: &mut Target<'_>| {
+        let files = files.get(target.name()).map(String::as_str).unwrap_or_default();
+        Ok(known.holds(&done_subject(target.name()), &format!("{files} {}", row.try_get::<&str, _>(0)?)))
+    };
+    let opened = target::open_asking(&engine, &cx.stack, names, migrate::fingerprint, read).await;
+    Ok(opened.is_ok_and(|opened| opened.iter().all(|(_, is_same)| *is_same)))
+}
+
+/// Notes what [`is_known_done`] looks for.
+async fn note_done(cx: &Context, set: &mut Set<'_>, files: &BTreeMap<String, String>) -> Result<()> {
+    let Some(instance) = cx.instance()? else { return Ok(()) };
+    // A database without migrations has no history to note.
+    let Ok(fingerprints) = set.fingerprints().await else { return Ok(()) };
+    let mut known = Known::read(&instance);
+    for (name, fingerprint) in fingerprints {
+        let files = files.get(name).map(String::as_str).unwrap_or_default();
+        known.note(&done_subject(name), &format!("{files} {fingerprint}"));
+    }
+    known.write(&instance)
 }
 
 /// What was done, a line each.
-fn tell_ran(cx: &Context, json: bool, set: &Set<'_>, ran: Vec<Ran>, begun: Instant, noun: &str) -> Result<Exit> {
+fn tell_ran(cx: &Context, json: bool, databases: usize, ran: &[Ran], begun: Instant, noun: &str) -> Result<Exit> {
     if json {
         let databases = ran.iter().map(|ran| {
             let steps = ran.steps.iter().map(|step| {
@@ -168,7 +233,7 @@ fn tell_ran(cx: &Context, json: bool, set: &Set<'_>, ran: Vec<Ran>, begun: Insta
         return Ok(Exit::Done);
     }
     if ran.is_empty() {
-        let of = units::plural(set.members.len(), "database");
+        let of = units::plural(databases, "database");
         ui::tell(format!("{} is migrated: {of}, nothing to do", cx.stack.name));
         return Ok(Exit::Done);
     }
@@ -357,7 +422,7 @@ async fn revert(cx: &Context, args: &MigrateRevertArgs) -> Result<Exit> {
         before.take(cx, &instance, "before-revert").await?;
     }
     let ran = set.revert(back, timeouts(&args.timeouts)).await?;
-    tell_ran(cx, args.json, &set, ran, begun, "reverted migration")
+    tell_ran(cx, args.json, set.members.len(), &ran, begun, "reverted migration")
 }
 
 fn new(cx: &Context, args: &MigrateNewArgs) -> Result<Exit> {

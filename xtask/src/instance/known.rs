@@ -25,7 +25,12 @@ impl Known {
     }
 
     pub fn holds(&self, subject: &str, of: &str) -> bool {
-        self.0.get(subject).is_some_and(|known| known == of)
+        self.of(subject) == Some(of)
+    }
+
+    /// What it was proven for.
+    pub fn of(&self, subject: &str) -> Option<&str> {
+        self.0.get(subject).map(String::as_str)
     }
 
     pub fn note(&mut self, subject: &str, of: &str) {

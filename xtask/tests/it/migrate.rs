@@ -245,6 +245,37 @@ fn alterations_by_hand_have_names() {
     checkout.run(&["migrate", "check", "learning"]).ok();
 }
 
+/// What was found once is not looked for again, until a file or a history is another one, however much it looks the same.
+#[test]
+fn nothing_to_do_is_known_until_something_changes() {
+    let checkout = up(&["learning"]);
+    checkout.run(&["migrate", "learning"]).ok();
+    // Files that are newer may change once more within what their times can tell.
+    std::thread::sleep(std::time::Duration::from_millis(3200));
+    let known = checkout.root.join(".xtask/effect/known.json");
+    let is_noted = || fs::read_to_string(&known).unwrap_or_default().contains("histories of learning");
+    assert!(!is_noted());
+    checkout.run(&["migrate", "learning"]).ok().says("1 database, nothing to do");
+    assert!(is_noted());
+    checkout.run(&["migrate", "learning"]).ok().says("1 database, nothing to do");
+    // By hand, in the history.
+    checkout.sql("learning", "UPDATE _sqlx_migrations SET success = false WHERE version = 20251103090000");
+    checkout.run(&["migrate", "learning"]).exits(1).says("20251103090000 is recorded as failed");
+    checkout.sql("learning", "UPDATE _sqlx_migrations SET success = true");
+    checkout.run(&["migrate", "learning"]).ok().says("nothing to do");
+    // A table of the same content that is another one.
+    checkout.sql("learning", "CREATE TABLE copy AS TABLE _sqlx_migrations");
+    checkout.sql("learning", "DROP TABLE _sqlx_migrations; ALTER TABLE copy RENAME TO _sqlx_migrations");
+    checkout.run(&["migrate", "learning"]).ok().says("nothing to do");
+    // A file of the same size, with its time put back.
+    let file = checkout.root.join(LEARNING).join("20251103090000_learning_sessions.up.sql");
+    let (text, times) = (fs::read_to_string(&file).unwrap(), fs::metadata(&file).unwrap().modified().unwrap());
+    assert!(text.contains("learning"));
+    fs::write(&file, text.replacen("learning", "teaching", 1)).unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_modified(times).unwrap();
+    checkout.run(&["migrate", "learning"]).exits(1).says("has been edited since");
+}
+
 /// Nothing may be deleted from a published table whose rows are known by nothing.
 #[test]
 fn databases_that_publish_all_their_tables_are_migrated() {

@@ -127,11 +127,16 @@ impl History {
     }
 
     pub fn state_query(&self, table: &str) -> String {
-        format!(
-            "SELECT coalesce(string_agg(version || ':' || encode(checksum, 'hex') || ':' || success, ',' \
-             ORDER BY version), '') FROM {}",
-            self.table(table)
-        )
+        state_query(&self.table(table))
+    }
+
+    /// An expression for which tables hold the histories, and what they hold. It needs them to be there.
+    pub fn fingerprint(tables: &[String]) -> String {
+        let each = tables.iter().map(|table| {
+            let (place, state) = (literal(&format!(".{table}")), state_query(&identifier(table)));
+            format!("to_regclass(quote_ident(current_schema()) || {place})::oid, md5(({state}))")
+        });
+        format!("concat_ws(' ', {})", each.collect::<Vec<_>>().join(", "))
     }
 
     /// The versions that are applied, in a line: which history a recorded catalog belongs to.
@@ -144,6 +149,13 @@ impl History {
     pub fn count(&self) -> usize {
         self.applied.iter().map(Vec::len).sum()
     }
+}
+
+fn state_query(table: &str) -> String {
+    format!(
+        "SELECT coalesce(string_agg(version || ':' || encode(checksum, 'hex') || ':' || success, ',' \
+         ORDER BY version), '') FROM {table}"
+    )
 }
 
 /// The text that was applied, where it was kept.

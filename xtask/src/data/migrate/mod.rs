@@ -21,8 +21,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use futures_util::future::join_all;
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::target::Target;
 use crate::render;
@@ -70,6 +70,11 @@ pub fn question(postgres: &Postgres) -> String {
 /// What it answers.
 pub async fn answer(row: PgRow, target: &mut Target<'_>) -> Result<History> {
     History::read_on(&row, &mut target.connection, &source::tables(&target.postgres.migrations)).await
+}
+
+/// An expression for what the histories hold. An error where one is not there.
+pub fn fingerprint(postgres: &Postgres) -> String {
+    History::fingerprint(&source::tables(&postgres.migrations))
 }
 
 /// How often a plan is made anew because somebody else migrated meanwhile.
@@ -169,6 +174,16 @@ impl<'a> Set<'a> {
             fault.detail = render::difference("applied (-) and now (+)", &kept, &migration.up.text);
         }
         Ok(())
+    }
+
+    /// By database, what its [`fingerprint`] is.
+    pub async fn fingerprints(&mut self) -> Result<Vec<(&str, String)>> {
+        let asking = self.members.iter_mut().map(async |member| {
+            let sql = format!("SELECT {}", fingerprint(member.target.postgres));
+            let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut member.target.connection).await?;
+            Ok((member.target.name(), row.try_get(0)?))
+        });
+        join_all(asking).await.into_iter().collect()
     }
 
     /// Applies everything that is pending.

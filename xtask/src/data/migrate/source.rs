@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::DirEntry;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha384};
 
 use super::fault::{Fault, FaultKind};
 use super::script::{self, Reading};
+use crate::data::stamp::Stamp;
 use crate::files;
 
 /// One folder of migrations, with the table that remembers which of them were applied.
@@ -59,20 +60,23 @@ impl Script {
     }
 }
 
-/// What tells whether files may have changed, without reading them: names, sizes and times.
-pub fn state(root: &Path, folders: &[PathBuf]) -> Result<String> {
-    let mut found = Vec::new();
+/// What tells, without reading them, that the files of these folders are the same as before: their names and stamps. Nothing
+/// where some are so new that they may still change unseen.
+pub fn state(root: &Path, folders: &[PathBuf]) -> Result<Option<String>> {
+    let mut hash = blake3::Hasher::new();
     for folder in folders {
+        hash.update(folder.as_os_str().as_bytes()).update(&[0]);
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
-        for entry in entries {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            found.push((name, metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
+        let mut names: Vec<OsString> =
+            entries.map(|entry| Ok(entry?.file_name())).collect::<Result<_, std::io::Error>>()?;
+        names.sort();
+        for name in names {
+            let stamp = std::fs::metadata(root.join(folder).join(&name)).map(|metadata| Stamp::of(&metadata));
+            let Some(stamp) = stamp.ok().filter(Stamp::is_settled) else { return Ok(None) };
+            hash.update(name.as_bytes()).update(&[0]).update(&stamp.bytes());
         }
     }
-    found.sort();
-    Ok(files::short_hash([format!("{folders:?} {found:?}").as_str()]))
+    Ok(Some(hash.finalize().to_hex().to_string()))
 }
 
 /// The table of sqlx, for the first source of a database.

@@ -3,48 +3,15 @@
 //! without it every file is read.
 
 use std::collections::BTreeMap;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::files::SeedFile;
+use crate::data::stamp::Stamp;
 use crate::files;
 use crate::instance::Instance;
-
-/// A file that was changed in this time before it was read may be changed again with the same times: some file systems
-/// count in steps of two seconds.
-const TOO_NEW: Duration = Duration::from_secs(3);
-
-/// What a file's content does not change without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    bytes: u64,
-    inode: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    pub fn of(metadata: &Metadata) -> Stamp {
-        Stamp {
-            bytes: metadata.len(),
-            inode: metadata.ino(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        let latest = self.modified.max(self.changed).0;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(latest).is_ok_and(|latest| Duration::from_secs(latest) + TOO_NEW < now)
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
@@ -86,19 +53,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_can_no_longer_change_unseen_is_known() {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let at = |ago: u64| (i64::try_from(now - ago).unwrap(), 5);
-        let old = Stamp { bytes: 1, inode: 1, modified: at(100), changed: at(90) };
-        assert!(old.is_settled());
-        assert!(!Stamp { changed: at(1), ..old }.is_settled() && !Stamp { modified: at(0), ..old }.is_settled());
-        let known = Known { stamp: old, checksum: "a".into() };
+    fn a_checksum_is_known_of_the_very_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let stamp_of = |name: &str| {
+            let path = folder.path().join(name);
+            files::write_atomically(&path, b"x", 0o600).unwrap();
+            Stamp::of(&std::fs::metadata(path).unwrap())
+        };
+        let stamp = stamp_of("one");
+        let known = Known { stamp, checksum: "a".into() };
         let known = Checksums(BTreeMap::from([("seeds/0001_a.sql".into(), known)]));
         let of = |path: &str, stamp: Stamp| known.of(Path::new(path), &stamp);
-        assert_eq!(of("seeds/0001_a.sql", old).as_deref(), Some("a"));
-        assert_eq!(of("seeds/0002_b.sql", old), None);
-        for changed in [Stamp { bytes: 2, ..old }, Stamp { inode: 2, ..old }, Stamp { changed: at(50), ..old }] {
-            assert_eq!(of("seeds/0001_a.sql", changed), None);
-        }
+        assert_eq!(of("seeds/0001_a.sql", stamp).as_deref(), Some("a"));
+        assert_eq!(of("seeds/0002_b.sql", stamp), None);
+        assert_eq!(of("seeds/0001_a.sql", stamp_of("other")), None);
     }
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::checksums::{Checksums, Stamp};
+use super::checksums::Checksums;
 use super::{csv, sql};
+use crate::data::stamp::Stamp;
 use crate::files;
 use crate::stack::fault::Fault;
 
