@@ -30,7 +30,7 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use support::{DATABASES, Databases, Figures, Server, ask, median, report, run};
+use support::{DATABASES, Databases, Figures, Server, ask, median, report, run, run_watched};
 
 /// Rows of each table in the large database, and in each of the others.
 const ROWS: usize = 300_000;
@@ -158,7 +158,7 @@ impl Round<'_> {
 
     fn backups(&mut self, has_zstd: bool, has_program: bool) -> Result<()> {
         let dump = |server: &Server, file: &std::path::Path, more: &[&str]| {
-            run(server.client("pg_dump").arg("-Fc").args(more).arg("-f").arg(file)).map(|(took, _)| took)
+            run(server.client("pg_dump").arg("-Fc").args(more).arg("-f").arg(file))
         };
         let folder = self.calm()?;
         if has_zstd {
@@ -170,24 +170,24 @@ impl Round<'_> {
             pipe.args(["-c", "\"$0\" -Fc -Z0 | zstd -q -1 -o \"$1\" && sync \"$1\""]);
             pipe.arg(pg_dump.get_program()).arg(folder.join("zstd"));
             pipe.envs(pg_dump.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            let (took, _) = run(&mut pipe)?;
+            let took = run(&mut pipe)?;
             self.note(ZSTD, took);
         }
         self.calm()?;
-        let (took, memory) = run(self.databases.helper().args(["backup", LARGE]))?;
+        let (took, memory) = run_watched(self.databases.helper().args(["backup", LARGE]))?;
         self.note(BACKUP, took);
         memory.into_iter().for_each(|memory| self.note(MEMORY_OF_BACKUP, memory));
-        let (took, _) = run(self.databases.helper().args(["backup", "verify", LARGE]))?;
+        let took = run(self.databases.helper().args(["backup", "verify", LARGE]))?;
         self.note(VERIFY, took);
         self.databases.say(&["UPDATE visits SET count = count + 1"])?;
         for name in [CHANGED, SAME] {
             // A backup has its second for a name, and waits for one of its own.
             std::thread::sleep(Duration::from_secs(1));
-            let (took, _) = run(self.databases.helper().args(["backup", LARGE, "--incremental"]))?;
+            let took = run(self.databases.helper().args(["backup", LARGE, "--incremental"]))?;
             self.note(name, took);
         }
         self.calm()?;
-        let (took, _) = run(self.databases.helper().arg("backup").args(DATABASES))?;
+        let took = run(self.databases.helper().arg("backup").args(DATABASES))?;
         self.note(SET, took);
         let folder = self.calm()?;
         let mut all = 0.0;
@@ -208,7 +208,7 @@ impl Round<'_> {
         self.databases.say(&["CHECKPOINT"])?;
         rustix::fs::sync();
         run(self.large.client("createdb").args(["--template=template0", "restored"]))?;
-        let (took, _) = run(self.large.client("pg_restore").args(["-j2", "--dbname=restored"]).arg(dump))?;
+        let took = run(self.large.client("pg_restore").args(["-j2", "--dbname=restored"]).arg(dump))?;
         self.note(PG_RESTORE, took);
         run(self.large.client("dropdb").args(["--force", "restored"]))?;
         self.calm()?;

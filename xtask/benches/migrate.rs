@@ -110,10 +110,10 @@ fn near(databases: &Databases, sqlx: Option<&Path>, figures: &mut Figures) -> Re
     };
     note(PSQL, databases.psql_each(files)?);
     empty(databases)?;
-    note(MIGRATE, run(databases.helper().arg("migrate"))?.0);
+    note(MIGRATE, run(databases.helper().arg("migrate"))?);
     for _ in 0..REPEATS {
-        note(AGAIN, run(databases.helper().arg("migrate"))?.0);
-        note(HELP, run(databases.helper().arg("--help"))?.0);
+        note(AGAIN, run(databases.helper().arg("migrate"))?);
+        note(HELP, run(databases.helper().arg("--help"))?);
     }
     Ok(())
 }
@@ -128,13 +128,18 @@ fn far(databases: &Databases, sqlx: Option<&Path>, figures: &mut Figures) -> Res
         note(SQLX_FAR, by_sqlx(sqlx, databases, server, &url)?);
     }
     empty(databases)?;
-    note(MIGRATE_FAR, run(databases.helper().arg("migrate"))?.0);
-    note(AGAIN_FAR, run(databases.helper().arg("migrate"))?.0);
+    note(MIGRATE_FAR, run(databases.helper().arg("migrate"))?);
+    note(AGAIN_FAR, run(databases.helper().arg("migrate"))?);
     Ok(())
 }
 
+/// As before the first run: what was found migrated is forgotten as well.
 fn empty(databases: &Databases) -> Result<()> {
     databases.say(&EMPTY)?;
+    let known = databases.path(".xtask/effect/known.json");
+    if known.exists() {
+        fs::remove_file(known)?;
+    }
     rustix::fs::sync();
     Ok(())
 }
@@ -142,7 +147,7 @@ fn empty(databases: &Databases) -> Result<()> {
 fn by_sqlx(sqlx: &Path, databases: &Databases, server: &Server, url: &str) -> Result<f64> {
     let mut command = Command::new(sqlx);
     command.args(["migrate", "run", "--source"]).arg(databases.path(&folder(server.name)));
-    Ok(run(command.env("DATABASE_URL", url).current_dir(databases.path("")).stdin(Stdio::null()))?.0)
+    run(command.env("DATABASE_URL", url).current_dir(databases.path("")).stdin(Stdio::null()))
 }
 
 fn folder(database: &str) -> String {

@@ -21,13 +21,13 @@ mod support;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Context, Result};
 
-use support::{DATABASES, Databases, Figures, finished, median, report, run};
+use support::{DATABASES, Databases, Figures, finished, median, report, run, run_watched};
 
 /// In each database: a million over the set.
 const ROWS: usize = 125_000;
@@ -92,18 +92,23 @@ fn measure(databases: &Databases, figures: &mut Figures) -> Result<()> {
     note(INSERT, begun.elapsed().as_secs_f64() * 1e3);
     empty()?;
     note(COPY, databases.psql_each(|_| vec!["-c".into(), "\\copy measured from 'rows.csv' csv header".into()])?);
-    empty()?;
-    // As for files that were never read: their checksums are part of it.
-    let known = databases.path(".xtask/effect/seeds.json");
-    if known.exists() {
-        fs::remove_file(known)?;
-    }
-    let (took, memory) = run(databases.helper().arg("seed"))?;
-    note(SEED, took);
+    let afresh = || -> Result<Command> {
+        empty()?;
+        // As for files that were never read: their checksums are part of it.
+        let known = databases.path(".xtask/effect/seeds.json");
+        if known.exists() {
+            fs::remove_file(known)?;
+        }
+        let mut seed = databases.helper();
+        seed.arg("seed");
+        Ok(seed)
+    };
+    note(SEED, run(&mut afresh()?)?);
+    let (_, memory) = run_watched(&mut afresh()?)?;
     memory.into_iter().for_each(|memory| note(MEMORY, memory));
     for _ in 0..REPEATS {
-        note(AGAIN, run(databases.helper().arg("seed"))?.0);
-        note(HELP, run(databases.helper().arg("--help"))?.0);
+        note(AGAIN, run(databases.helper().arg("seed"))?);
+        note(HELP, run(databases.helper().arg("--help"))?);
     }
     Ok(())
 }

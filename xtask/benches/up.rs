@@ -37,7 +37,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-use support::{Figures, median, read_json, report, run};
+use support::{Figures, median, read_json, report, run, run_watched};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const UP: [&str; 3] = ["up", "--without", "pubsub"];
@@ -218,7 +218,7 @@ impl Bench {
         }
         let checkout = self.checkout()?;
         rustix::fs::sync();
-        let (cold, memory) = run(checkout.helper().env("XTASK_CACHE_DIR", cache.path()).args(UP))?;
+        let (cold, memory) = run_watched(checkout.helper().env("XTASK_CACHE_DIR", cache.path()).args(UP))?;
         note(COLD, cold);
         memory.into_iter().for_each(|memory| note(MEMORY, memory));
         drop(checkout);
@@ -228,11 +228,11 @@ impl Bench {
         let mut up = checkout.helper();
         up.env("XTASK_CACHE_DIR", cache.path()).args(UP);
         rustix::fs::sync();
-        note(TEMPLATE, run(&mut up)?.0);
+        note(TEMPLATE, run(&mut up)?);
         rustix::fs::sync();
         for _ in 0..REPEATS {
-            note(WARM, run(&mut up)?.0);
-            note(HELP, run(checkout.helper().arg("--help"))?.0);
+            note(WARM, run(&mut up)?);
+            note(HELP, run(checkout.helper().arg("--help"))?);
         }
         Ok(())
     }

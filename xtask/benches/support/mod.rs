@@ -141,34 +141,46 @@ pub fn finished(mut child: Child) -> Result<()> {
     Ok(())
 }
 
-/// Runs to the end, which must be a good one; gives milliseconds, and megabytes of memory.
-pub fn run(command: &mut Command) -> Result<(f64, Option<f64>)> {
-    output(command).map(|(took, memory, _)| (took, memory))
+/// Runs to the end, which must be a good one; gives milliseconds.
+pub fn run(command: &mut Command) -> Result<f64> {
+    output(command, |_| ()).map(|(took, (), _)| took)
 }
 
-/// As [`run`], and what it wrote as JSON.
+/// As [`run`], and megabytes of memory. It looks at the process again and again, which costs that some percent.
+pub fn run_watched(command: &mut Command) -> Result<(f64, Option<f64>)> {
+    output(command, watch).map(|(took, memory, _)| (took, memory))
+}
+
+/// As [`run_watched`], and what it wrote as JSON.
 pub fn ask(command: &mut Command) -> Result<(f64, Option<f64>, Value)> {
-    let (took, memory, written) = output(command)?;
+    let (took, memory, written) = output(command, watch)?;
     Ok((took, memory, serde_json::from_slice(&written)?))
 }
 
-fn output(command: &mut Command) -> Result<(f64, Option<f64>, Vec<u8>)> {
+fn output<T: Send + 'static>(
+    command: &mut Command,
+    meanwhile: impl FnOnce(PathBuf) -> T + Send + 'static,
+) -> Result<(f64, T, Vec<u8>)> {
     let begun = Instant::now();
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let status = PathBuf::from(format!("/proc/{}/status", child.id()));
-    let watch = thread::spawn(move || {
-        let mut largest = None;
-        while let Some(now) = high_water(&status) {
-            largest = Some(now);
-            thread::sleep(Duration::from_millis(4));
-        }
-        largest
-    });
+    let meanwhile = thread::spawn(move || meanwhile(status));
     let output = child.wait_with_output()?;
     let took = begun.elapsed().as_secs_f64() * 1e3;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} failed ({}):\n{said}", output.status);
-    Ok((took, watch.join().unwrap_or(None), output.stdout))
+    let seen = meanwhile.join().map_err(|_| anyhow::anyhow!("the thread beside it ended in a panic"))?;
+    Ok((took, seen, output.stdout))
+}
+
+/// The most memory that the process had until its end.
+fn watch(status: PathBuf) -> Option<f64> {
+    let mut largest = None;
+    while let Some(now) = high_water(&status) {
+        largest = Some(now);
+        thread::sleep(Duration::from_millis(4));
+    }
+    largest
 }
 
 /// The largest resident set so far, in megabytes; `None` once the process has ended.
