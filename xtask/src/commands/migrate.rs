@@ -21,7 +21,8 @@ use crate::data::migrate::execute::Ran;
 use crate::data::migrate::fault::{self, Fault};
 use crate::data::migrate::locks::Timeouts;
 use crate::data::migrate::plan::{self, Back, Direction, Gaps, State, Step};
-use crate::data::migrate::{self, Fate, Set, script, source};
+use crate::data::migrate::{self, Fate, Set, source};
+use crate::data::sql;
 use crate::data::target::{self, Target};
 use crate::engine::plan::Action;
 use crate::engine::server::{Observed, Server};
@@ -362,7 +363,7 @@ fn steps_json(steps: &[Step<'_>]) -> Value {
             "table": step.table,
             "no_transaction": step.script.no_transaction,
             "direction": if step.direction == Direction::Apply { "apply" } else { "revert" },
-            "statements": script::statements(&step.script.text).map_or(0, |statements| statements.len()),
+            "statements": sql::statements(&step.script.text).map_or(0, |statements| statements.len()),
         })
     });
     Value::Array(steps.collect())
@@ -372,7 +373,7 @@ fn steps_json(steps: &[Step<'_>]) -> Value {
 fn rendered_plan(planned: &[(&str, Vec<Step<'_>>)]) -> String {
     let rows = planned.iter().flat_map(|(name, steps)| {
         steps.iter().enumerate().map(move |(index, step)| {
-            let statements = script::statements(&step.script.text).map_or(0, |statements| statements.len());
+            let statements = sql::statements(&step.script.text).map_or(0, |statements| statements.len());
             vec![
                 if index == 0 { (*name).to_owned() } else { String::new() },
                 step.migration.version.to_string(),

@@ -10,7 +10,7 @@ use super::catalog::{self, Catalog, Raw};
 use super::history::{self, History};
 use super::locks::Timeouts;
 use super::plan::Step;
-use super::script;
+use crate::data::sql;
 use crate::engine::postgres::{Lasting, literal, uncompressed_pages};
 
 /// Said by the message itself: somebody else is migrating, or has migrated since the plan was made. No number is spelled so,
@@ -202,11 +202,11 @@ impl Batch {
         let first: usize = self.stretches[..stretch].iter().sum();
         let last = first + self.stretches[stretch] - 1;
         let (mut step, mut finished) = (first, finished.saturating_sub(1));
-        let mut statements = script::statements(&steps[step].script.text).unwrap_or_default();
+        let mut statements = sql::statements(&steps[step].script.text).unwrap_or_default();
         while step < last && finished >= statements.len() {
             finished -= statements.len();
             step += 1;
-            statements = script::statements(&steps[step].script.text).unwrap_or_default();
+            statements = sql::statements(&steps[step].script.text).unwrap_or_default();
         }
         found.step = Some(step);
         let text = &steps[step].script.text;

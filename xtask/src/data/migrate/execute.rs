@@ -18,8 +18,8 @@ use super::failure::{self, StepFailure};
 use super::history::{self, History};
 use super::locks::{self, Patience, Timeouts};
 use super::plan::{Direction, Segment, Step};
-use super::script;
 use super::source::{Migration, Source};
+use crate::data::sql;
 use crate::data::target::Target;
 
 /// Once one database has failed, the others have this long to say whether they fail as well.
@@ -157,7 +157,7 @@ impl<'j, 'a> Job<'j, 'a> {
         }
         batch::set_session(&mut self.target.connection, timeouts).await?;
         let text = &step.script.text;
-        let statements = script::statements(text).map_err(|flaw| anyhow!("{}", flaw.what))?;
+        let statements = sql::statements(text).map_err(|flaw| anyhow!("{}", flaw.what))?;
         for (index, statement) in statements.iter().enumerate() {
             let sql = &text[statement.start..statement.end];
             let ran = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.target.connection).await;

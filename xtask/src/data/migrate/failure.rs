@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::batch::StepError;
-use super::script;
+use crate::data::sql;
 use crate::ui::{Exit, Failure};
 
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ impl StepFailure {
         let mut text = match offset {
             None => format!("  {}\n    {message}\n", self.path.display()),
             Some(offset) => {
-                let (line, column) = script::place(&self.text, *offset);
+                let (line, column) = sql::place(&self.text, *offset);
                 let shown = self.text.lines().nth(line - 1).unwrap_or_default();
                 let number = line.to_string();
                 let blank = " ".repeat(number.len());

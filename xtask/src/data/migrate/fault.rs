@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::script;
+use crate::data::sql;
 use crate::ui::{Exit, Failure, units};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -76,7 +76,7 @@ pub fn of_text(database: &str, version: i64, script: &super::source::Script) -> 
     let flaws = script.reading().flaws.iter();
     flaws
         .map(|flaw| {
-            let (line, column) = script::place(&script.text, flaw.offset);
+            let (line, column) = sql::place(&script.text, flaw.offset);
             Fault {
                 database: database.to_owned(),
                 kind: FaultKind::Refused,

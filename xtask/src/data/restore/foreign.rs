@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 use super::database::Place;
 use super::load;
 use crate::data::locale::{self, Origin, OtherLocale};
-use crate::data::migrate::script;
 use crate::data::side::{self, Purpose, Side};
+use crate::data::sql;
 use crate::tools;
 use crate::ui::{Exit, Failure};
 
@@ -504,20 +504,19 @@ fn items_of(mut input: impl BufRead, shown: &str, sender: &mpsc::Sender<Item>) -
         if !text.trim_end().ends_with(';') {
             continue;
         }
-        let words = match script::whole(&statement) {
-            Ok(Some(words)) => words,
+        let read = match sql::whole(&statement) {
+            Ok(Some(read)) => read,
             Ok(None) => continue,
             Err(flaw) => bail!(refused(shown, begun, &first_line(&statement), &flaw.what)),
         };
         let statement = std::mem::take(&mut statement);
-        let word = |index: usize| words.get(index).map_or("", String::as_str);
-        if word(0) == "COPY" && words.iter().any(|word| word == "STDIN") {
+        if read.is_fed() {
             flush!();
             send!(Item::Copy(statement.trim().trim_end_matches(';').to_owned(), begun));
             number += pass_rows(&mut input, sender)?;
-        } else if is_about_roles(&words) {
+        } else if is_about_roles(&read.words) {
             send!(Item::LeftOut(first_words(&statement)));
-        } else if word(0) == "SET" {
+        } else if read.word(0) == "SET" {
             flush!();
             send!(Item::Setting(statement, begun));
         } else {

@@ -13,7 +13,7 @@ use super::database::Place;
 use super::load::{self, Source};
 use crate::context::unknown;
 use crate::data::backup::manifest::{Evidence, Table};
-use crate::data::migrate::script;
+use crate::data::sql;
 use crate::engine::postgres::{self, identifier};
 use crate::ui::{Exit, Failure, units};
 
@@ -96,7 +96,7 @@ fn renamed(definition: &Entry, rows: &Entry, made: &str) -> Result<(String, Stri
     let copy = rows.copy.trim().trim_end_matches(';');
     // pg_dump writes both with the very same name.
     let behind = copy.strip_prefix("COPY ").context("the backup's rows come in an unknown way")?;
-    let statements = script::statements(&definition.definition)
+    let statements = sql::statements(&definition.definition)
         .map_err(|flaw| anyhow::anyhow!("the backup's table cannot be read: {}", flaw.what))?;
     let first = statements.first().context("the backup's table has no definition")?;
     let create = &definition.definition[first.start..first.end];

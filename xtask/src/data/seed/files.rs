@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::checksums::Checksums;
-use super::{csv, sql};
+use super::csv;
+use super::refused::refused;
 use crate::data::stamp::Stamp;
 use crate::files;
 use crate::stack::fault::Fault;
@@ -115,7 +116,7 @@ pub fn inspect(seeds: &[SeedFile], faults: &mut Vec<Fault>) -> Result<()> {
         match seed.kind {
             Kind::Sql => {
                 let text = text(seed)?;
-                for refused in sql::script(&text).refused {
+                for refused in refused(&text) {
                     faults.push(fault(&seed.shown, Some(refused.line), "statement", &refused.found, refused.expected));
                 }
             }

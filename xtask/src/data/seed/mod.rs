@@ -16,8 +16,8 @@ pub mod checksums;
 pub mod csv;
 pub mod files;
 pub mod record;
+pub mod refused;
 pub mod run;
-pub mod sql;
 pub mod trouble;
 
 use super::target::Target;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
-use super::sql;
+use crate::data::sql;
 
 /// A line longer than this is cut.
 const LINE_LIMIT: usize = 160;
@@ -36,19 +36,17 @@ pub fn of_sql(shown: &Path, text: &str, done: usize, error: &PgDatabaseError) ->
     };
     // The server counts characters from 1.
     let pointed = position.and_then(|position| text.char_indices().nth(position.saturating_sub(1)));
-    let begin = || sql::script(text).statements.get(done).copied();
+    let begin = || sql::script(text).statements.get(done).map(|statement| statement.start);
     let Some(at) = pointed.map(|(at, _)| at).or_else(begin) else {
         return Trouble { body: format!("  {}\n    {}", shown.display(), said(error)), remedy: remedy(error) };
     };
-    let number = sql::line_of(text, at);
-    let line_begin = text[..at].rfind('\n').map_or(0, |end| end + 1);
-    let column = text[line_begin..at].chars().count();
-    let line: String = text[line_begin..].lines().next().unwrap_or_default().chars().take(LINE_LIMIT).collect();
+    let (number, column) = sql::place(text, at);
+    let line: String = text.lines().nth(number - 1).unwrap_or_default().chars().take(LINE_LIMIT).collect();
     let margin = number.to_string();
     let space = " ".repeat(margin.len());
-    let place = format!("  {}:{number}:{}", shown.display(), column + 1);
+    let place = format!("  {}:{number}:{column}", shown.display());
     // Wide characters take two columns of a terminal.
-    let before = console::measure_text_width(&line.chars().take(column).collect::<String>());
+    let before = console::measure_text_width(&line.chars().take(column - 1).collect::<String>());
     let mark = match pointed {
         Some(_) => format!("{}^ {}", " ".repeat(before), said(error)),
         None => said(error),
