@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use archive::part::Pipe;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -67,8 +67,12 @@ impl Remote {
 
     /// Everything below it; nothing where there is no such folder.
     pub fn entries(&self) -> Result<Vec<Entry>> {
+        self.list(&["--recursive"])
+    }
+
+    fn list(&self, options: &[&str]) -> Result<Vec<Entry>> {
         let mut command = self.command("lsjson");
-        command.args(["--recursive", "--no-mimetype"]).arg(&self.path);
+        command.arg("--no-mimetype").args(options).arg(&self.path);
         let ran = tools::run(command, Input::Text(String::new()))?;
         match ran.status.code() {
             Some(NO_FOLDER) => Ok(Vec::new()),
@@ -127,11 +131,15 @@ impl Remote {
         self.run(command).map(drop)
     }
 
-    /// Removes a folder and all below it.
+    /// Removes a folder and all below it. There are remotes that list nothing below a folder's own files, where rclone finds
+    /// nothing to remove and says that it did.
     pub fn remove(&self) -> Result<()> {
         let mut command = self.command("purge");
         command.arg(&self.path);
-        self.run(command).map(drop)
+        self.run(command)?;
+        let left = self.list(&[])?;
+        ensure!(left.is_empty(), "`{self}` is no backup any more, but rclone has left files of it there");
+        Ok(())
     }
 
     fn run(&self, command: Command) -> Result<Ran> {
