@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::backup::before::{self, Before};
+use super::backup::before::{self, Before, Choice};
 use super::stop::refuse_if_forgotten;
 use crate::cli::DownArgs;
 use crate::context::Context;
@@ -252,7 +252,7 @@ async fn agree(cx: &Context, args: &DownArgs) -> Result<()> {
         return Ok(());
     }
     let discard = if args.discard { " --discard" } else { "" };
-    let no_backup = if args.no_backup { " --no-backup" } else { "" };
+    let no_backup = Choice::from(args.no_backup).option();
     cx.agree(&format!("cargo xtask down --volumes --yes{discard}{no_backup}{}", cx.stack_option()), "nothing was done")
         .await
 }

@@ -1,17 +1,15 @@
 //! `cargo xtask migrate`: brings the databases of a stack to where their files say they are, all of them or none.
 
+mod known;
 mod rehearse;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sqlx::Row;
-use sqlx::postgres::PgRow;
 
-use super::backup::before::{self, Before};
+use super::backup::before::{self, Before, Choice};
 use crate::cli::{
     MigrateArgs, MigrateCheckArgs, MigrateNewArgs, MigratePlanArgs, MigrateRepairArgs, MigrateRevertArgs,
     MigrateRunArgs, MigrateStatusArgs, MigrateTimeouts, MigrateVerb, OtherServer,
@@ -23,14 +21,12 @@ use crate::data::migrate::locks::Timeouts;
 use crate::data::migrate::plan::{self, Back, Direction, Gaps, State, Step};
 use crate::data::migrate::{self, Fate, Set, source};
 use crate::data::sql;
-use crate::data::target::{self, Target};
+use crate::data::target;
 use crate::engine::plan::Action;
-use crate::engine::server::{Observed, Server};
+use crate::engine::server::Observed;
 use crate::engine::{self, Engine};
 use crate::files;
 use crate::instance::known::Known;
-use crate::stack::Service;
-use crate::stack::model::Postgres;
 use crate::ui::{self, Exit, Failure, progress::Waiting, table, units};
 
 pub async fn run(cx: &Context, args: &MigrateArgs) -> Result<Exit> {
@@ -72,11 +68,6 @@ async fn open<'a>(cx: &'a Context, names: &[String]) -> Result<Set<'a>> {
     Set::read(&cx.repository.root, &cx.stack, names, opening).await
 }
 
-/// What `up` takes for known is about to change.
-fn forget_known(cx: &Context) -> Result<()> {
-    cx.instance()?.map_or(Ok(()), |instance| Known::forget(&instance))
-}
-
 /// As [`open`], of another server where one is named.
 async fn open_either<'a>(cx: &'a Context, names: &[String], other: &OtherServer) -> Result<Set<'a>> {
     let Some(url) = &other.url else { return open(cx, names).await };
@@ -104,7 +95,7 @@ fn gaps(fill: bool) -> Gaps {
 /// asked again while it runs and the files are the same.
 pub async fn of_up(cx: &Context, steps: &[engine::plan::Step<'_>]) -> Result<Vec<Ran>> {
     let Some(instance) = cx.instance()? else { return Ok(Vec::new()) };
-    let mut known = Known::read(&instance);
+    let mut noted = Known::read(&instance);
     let (mut names, mut proven) = (Vec::new(), Vec::new());
     for step in steps {
         let Some(postgres) = step.service.postgres() else { continue };
@@ -114,8 +105,8 @@ pub async fn of_up(cx: &Context, steps: &[engine::plan::Step<'_>]) -> Result<Vec
         }
         let name = &step.service.short_name;
         if let Action::Keep { running } = &step.action {
-            let of = known_state(cx, step.service, postgres, running)?;
-            if of.is_some_and(|(subject, state)| known.holds(&subject, &state)) {
+            let of = known::of_server(cx, step.service, postgres, running)?;
+            if of.is_some_and(|(subject, state)| noted.holds(&subject, &state)) {
                 continue;
             }
         }
@@ -130,24 +121,12 @@ pub async fn of_up(cx: &Context, steps: &[engine::plan::Step<'_>]) -> Result<Vec
     let observed = Engine::of(&cx.repository, &cx.stack, &instance).observe(&proven).await?;
     for (service, observed) in proven.iter().zip(observed) {
         if let (Ok(Observed::Running(server)), Some(postgres)) = (observed, service.postgres()) {
-            let of = known_state(cx, service, postgres, &server)?;
-            of.into_iter().for_each(|(subject, state)| known.note(&subject, &state));
+            let of = known::of_server(cx, service, postgres, &server)?;
+            of.into_iter().for_each(|(subject, state)| noted.note(&subject, &state));
         }
     }
-    known.write(&instance)?;
+    noted.write(&instance)?;
     Ok(ran)
-}
-
-/// What `up` notes of a database that it found migrated: this server, with these files.
-fn known_state(
-    cx: &Context,
-    service: &Service,
-    postgres: &Postgres,
-    server: &Server,
-) -> Result<Option<(String, String)>> {
-    let files = source::state(&cx.repository.root, &postgres.migrations)?;
-    let subject = format!("migrations of {}", service.short_name);
-    Ok(files.map(|files| (subject, format!("{} {files}", server.identity()))))
 }
 
 async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
@@ -155,69 +134,23 @@ async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
     let names = databases(cx, &args.databases)?;
     // Another server is not this instance's to guard; its database's own lock is.
     let _lock = if args.other.url.is_none() { Some(cx.lock().await?) } else { None };
-    let files = if args.other.url.is_none() { files_of(cx, &names)? } else { None };
+    let files = if args.other.url.is_none() { known::files_of(cx, &names)? } else { None };
     if let Some(files) = &files
-        && is_known_done(cx, &names, files).await?
+        && known::is_done(cx, &names, files).await?
     {
         return tell_ran(cx, args.json, names.len(), &[], begun, "migration");
     }
     let mut set = open_either(cx, &names, &args.other).await?;
-    forget_known(cx)?;
+    known::forget(cx)?;
     let fate = if args.each { Fate::Own } else { Fate::Shared };
     let waiting = Waiting::new("migrating");
     let ran = set.apply(gaps(args.fill_gaps), fate, timeouts(&args.timeouts)).await;
     drop(waiting);
     let ran = ran?;
     if let (Some(files), true) = (files, ran.is_empty()) {
-        note_done(cx, &mut set, &files).await?;
+        known::note_done(cx, &mut set, &files).await?;
     }
     tell_ran(cx, args.json, set.members.len(), &ran, begun, "migration")
-}
-
-/// The files of each database, as [`source::state`] tells them apart. Nothing where some may still change unseen.
-fn files_of(cx: &Context, names: &[String]) -> Result<Option<BTreeMap<String, String>>> {
-    let wanted = cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name));
-    let states = wanted.map(|(service, postgres)| {
-        let state = source::state(&cx.repository.root, &postgres.migrations)?;
-        Ok(state.map(|state| (service.short_name.clone(), state)))
-    });
-    states.collect()
-}
-
-fn done_subject(name: &str) -> String {
-    format!("histories of {name}")
-}
-
-/// Whether the databases were found migrated with these very files, and their histories have not changed since: then no file
-/// need be read, and no row be sent. Whatever is wrong, the long way tells.
-async fn is_known_done(cx: &Context, names: &[String], files: &BTreeMap<String, String>) -> Result<bool> {
-    let Some(instance) = cx.instance()? else { return Ok(false) };
-    let known = Known::read(&instance);
-    let is_noted =
-        |(name, files): (&String, &String)| known.of(&done_subject(name)).is_some_and(|of| of.starts_with(files));
-    if !files.iter().all(is_noted) {
-        return Ok(false);
-    }
-    let engine = Engine::of(&cx.repository, &cx.stack, &instance);
-    let read = async |row: PgRow, target: &mut Target<'_>| {
-        let files = files.get(target.name()).map(String::as_str).unwrap_or_default();
-        Ok(known.holds(&done_subject(target.name()), &format!("{files} {}", row.try_get::<&str, _>(0)?)))
-    };
-    let opened = target::open_asking(&engine, &cx.stack, names, migrate::fingerprint, read).await;
-    Ok(opened.is_ok_and(|opened| opened.iter().all(|(_, is_same)| *is_same)))
-}
-
-/// Notes what [`is_known_done`] looks for.
-async fn note_done(cx: &Context, set: &mut Set<'_>, files: &BTreeMap<String, String>) -> Result<()> {
-    let Some(instance) = cx.instance()? else { return Ok(()) };
-    // A database without migrations has no history to note.
-    let Ok(fingerprints) = set.fingerprints().await else { return Ok(()) };
-    let mut known = Known::read(&instance);
-    for (name, fingerprint) in fingerprints {
-        let files = files.get(name).map(String::as_str).unwrap_or_default();
-        known.note(&done_subject(name), &format!("{files} {fingerprint}"));
-    }
-    known.write(&instance)
 }
 
 /// What was done, a line each.
@@ -392,7 +325,7 @@ async fn revert(cx: &Context, args: &MigrateRevertArgs) -> Result<Exit> {
     let names = databases(cx, &args.databases)?;
     let _lock = cx.lock().await?;
     let mut set = open(cx, &names).await?;
-    forget_known(cx)?;
+    known::forget(cx)?;
     let back = args.to.map_or(Back::Steps(args.steps), Back::To);
     let planned = set.revertible(back)?;
     let count: usize = planned.iter().map(|(_, steps)| steps.len()).sum();
@@ -409,14 +342,14 @@ async fn revert(cx: &Context, args: &MigrateRevertArgs) -> Result<Exit> {
         planned.iter().filter(|(_, steps)| !steps.is_empty()).map(|(name, _)| (*name).to_owned()).collect();
     let backups = losing.iter().map(|name| Ok(vec![name.clone(), before::last(cx, name)?]));
     ui::tell(format!("\n{}", table::columns(backups.collect::<Result<_>>()?, &[])));
-    let before = Before::look(cx, &losing, |_| true, args.no_backup.into())?;
+    let choice = Choice::from(args.no_backup);
+    let before = Before::look(cx, &losing, |_| true, choice)?;
     before.tell();
     if args.dry_run {
         return Ok(Exit::Done);
     }
     if !args.yes {
-        let no_backup = if args.no_backup { " --no-backup" } else { "" };
-        let command = format!("cargo xtask migrate revert{no_backup} --yes{}", cx.stack_option());
+        let command = format!("cargo xtask migrate revert{} --yes{}", choice.option(), cx.stack_option());
         cx.agree(&command, "nothing was done").await?;
     }
     if let Some(instance) = cx.instance()? {
@@ -530,7 +463,7 @@ async fn repair(cx: &Context, args: &MigrateRepairArgs) -> Result<Exit> {
     let names = databases(cx, &args.databases)?;
     let _lock = cx.lock().await?;
     let mut set = open(cx, &names).await?;
-    forget_known(cx)?;
+    known::forget(cx)?;
     let mut count = 0;
     for member in &mut set.members {
         let repaired = member.repair().await?;

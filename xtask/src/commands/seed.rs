@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::backup::before::{self, Before};
+use super::backup::before::{self, Before, Choice};
 use crate::cli::SeedArgs;
 use crate::context::{self, Context, unknown};
 use crate::data::seed::checksums::Checksums;
@@ -233,11 +233,12 @@ async fn agree(cx: &Context, args: &SeedArgs, instance: &Instance, dying: &[(Str
     }
     ui::tell(describe(cx, dying)?);
     let names: Vec<String> = emptied(dying).map(str::to_owned).collect();
-    let before = Before::look(cx, &names, |_| true, args.no_backup.into())?;
+    let choice = Choice::from(args.no_backup);
+    let before = Before::look(cx, &names, |_| true, choice)?;
     before.tell();
     if !args.yes {
         let command = command(cx, args, true);
-        let no_backup = if args.no_backup { " --no-backup" } else { "" };
+        let no_backup = choice.option();
         cx.agree(&format!("{}{no_backup} --yes", command.trim_matches('`')), "nothing was changed").await?;
     }
     before.take(cx, instance, "before-seed").await

@@ -102,7 +102,7 @@ fn sha256_of(path: &Path) -> Result<String> {
             read => hash.update(&buffer[..read]),
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// Unpacks what the pin names; gives every file's path and size. Wheels lose the run bits, so programs get them back.

@@ -34,6 +34,16 @@ impl From<bool> for Choice {
     }
 }
 
+impl Choice {
+    /// As it is typed, behind a blank.
+    pub fn option(self) -> &'static str {
+        match self {
+            Choice::TakeFirst => "",
+            Choice::Without => " --no-backup",
+        }
+    }
+}
+
 /// `last backup 2 h 10 min ago, verified`, or `never backed up`. One that does not say what it is counts for nothing.
 pub fn last(cx: &Context, name: &str) -> Result<String> {
     let mut all = Store::of(&cx.repository, &cx.stack.name).list(name)?.into_iter().rev();

@@ -16,7 +16,7 @@ pub async fn run(cx: &Context, args: &MigratePlanArgs, timeouts: Timeouts) -> Re
     let _lock = cx.lock().await?;
     let mut set = open(cx, &names).await?;
     let gaps = gaps(args.fill_gaps);
-    set.pending(gaps).await?;
+    set.check(gaps).await?;
     let waiting = Waiting::new("rehearsing on copies");
     let rehearsing = set.members.into_iter().map(|member| rehearse::run(member, gaps, timeouts));
     let reports: Vec<Result<Report>> = join_all(rehearsing).await;

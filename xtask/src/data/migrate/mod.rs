@@ -117,21 +117,22 @@ impl<'a> Set<'a> {
         join_all(reading).await.into_iter().collect()
     }
 
-    /// The pending steps by database, or all faults of all databases.
-    pub async fn pending(&mut self, gaps: Gaps) -> Result<Vec<(&str, Vec<Step<'_>>)>> {
+    /// An error with all faults of all databases, if there are any.
+    pub async fn check(&mut self, gaps: Gaps) -> Result<()> {
         let found = self.members.iter().filter_map(|member| member.pending(gaps).err()).flatten();
         let mut faults: Vec<Fault> = self.faults.iter().cloned().chain(found).collect();
         if !faults.is_empty() {
             self.explain(&mut faults).await?;
             bail!(fault::failure(&faults));
         }
-        Ok(self.planned(gaps))
+        Ok(())
     }
 
-    /// The pending steps by database, where no fault is in the way.
-    fn planned(&self, gaps: Gaps) -> Vec<(&str, Vec<Step<'_>>)> {
+    /// The pending steps by database, or all faults of all databases.
+    pub async fn pending(&mut self, gaps: Gaps) -> Result<Vec<(&str, Vec<Step<'_>>)>> {
+        self.check(gaps).await?;
         let steps = self.members.iter().map(|member| (member.target.name(), member.pending(gaps).unwrap_or_default()));
-        steps.collect()
+        Ok(steps.collect())
     }
 
     /// The steps back by database, or all faults of all databases.
@@ -190,7 +191,7 @@ impl<'a> Set<'a> {
     pub async fn apply(&mut self, gaps: Gaps, fate: Fate, timeouts: Timeouts) -> Result<Vec<Ran>> {
         let mut all = Vec::new();
         for _ in 0..ATTEMPTS {
-            self.pending(gaps).await?;
+            self.check(gaps).await?;
             self.adopt(gaps).await?;
             let databases = self.members.len();
             let jobs = self.members.iter_mut().filter_map(|member| {

@@ -1,0 +1,79 @@
+//! What was found migrated once, so that nobody need look again: by `up`, for as long as a server runs and the files are the
+//! same; by `migrate`, which still asks each database what its histories hold.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use crate::context::Context;
+use crate::data::migrate::{self, Set, source};
+use crate::data::target::{self, Target};
+use crate::engine::Engine;
+use crate::engine::server::Server;
+use crate::instance::known::Known;
+use crate::stack::Service;
+use crate::stack::model::Postgres;
+
+/// What `up` takes for known is about to change.
+pub fn forget(cx: &Context) -> Result<()> {
+    cx.instance()?.map_or(Ok(()), |instance| Known::forget(&instance))
+}
+
+/// What `up` notes of a database that it found migrated: this server, with these files.
+pub fn of_server(
+    cx: &Context,
+    service: &Service,
+    postgres: &Postgres,
+    server: &Server,
+) -> Result<Option<(String, String)>> {
+    let files = source::state(&cx.repository.root, &postgres.migrations)?;
+    let subject = format!("migrations of {}", service.short_name);
+    Ok(files.map(|files| (subject, format!("{} {files}", server.identity()))))
+}
+
+/// The files of each database, as [`source::state`] tells them apart. Nothing where some may still change unseen.
+pub fn files_of(cx: &Context, names: &[String]) -> Result<Option<BTreeMap<String, String>>> {
+    let wanted = cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name));
+    let states = wanted.map(|(service, postgres)| {
+        let state = source::state(&cx.repository.root, &postgres.migrations)?;
+        Ok(state.map(|state| (service.short_name.clone(), state)))
+    });
+    states.collect()
+}
+
+fn subject(name: &str) -> String {
+    format!("histories of {name}")
+}
+
+/// Whether the databases were found migrated with these very files, and their histories have not changed since: then no file
+/// need be read, and no row be sent. Whatever is wrong, the long way tells.
+pub async fn is_done(cx: &Context, names: &[String], files: &BTreeMap<String, String>) -> Result<bool> {
+    let Some(instance) = cx.instance()? else { return Ok(false) };
+    let known = Known::read(&instance);
+    let is_noted = |(name, files): (&String, &String)| known.of(&subject(name)).is_some_and(|of| of.starts_with(files));
+    if !files.iter().all(is_noted) {
+        return Ok(false);
+    }
+    let engine = Engine::of(&cx.repository, &cx.stack, &instance);
+    let read = async |row: PgRow, target: &mut Target<'_>| {
+        let files = files.get(target.name()).map(String::as_str).unwrap_or_default();
+        Ok(known.holds(&subject(target.name()), &format!("{files} {}", row.try_get::<&str, _>(0)?)))
+    };
+    let opened = target::open_asking(&engine, &cx.stack, names, migrate::fingerprint, read).await;
+    Ok(opened.is_ok_and(|opened| opened.iter().all(|(_, is_same)| *is_same)))
+}
+
+/// Notes what [`is_done`] looks for.
+pub async fn note_done(cx: &Context, set: &mut Set<'_>, files: &BTreeMap<String, String>) -> Result<()> {
+    let Some(instance) = cx.instance()? else { return Ok(()) };
+    // A database without migrations has no history to note.
+    let Ok(fingerprints) = set.fingerprints().await else { return Ok(()) };
+    let mut known = Known::read(&instance);
+    for (name, fingerprint) in fingerprints {
+        let files = files.get(name).map(String::as_str).unwrap_or_default();
+        known.note(&subject(name), &format!("{files} {fingerprint}"));
+    }
+    known.write(&instance)
+}
