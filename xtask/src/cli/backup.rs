@@ -142,7 +142,7 @@ pub struct BackupVerifyArgs {
 #[derive(Debug, Default, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask backup prune --dry-run\n  cargo xtask backup prune learning --keep-last 1 --keep-daily 0\n  \
-    cargo xtask backup prune --at /mnt/backups --yes"
+    cargo xtask backup prune --old-databases\n  cargo xtask backup prune --at /mnt/backups --yes"
 )]
 pub struct BackupPruneArgs {
     /// Whose backups [default: all]
@@ -160,6 +160,9 @@ pub struct BackupPruneArgs {
     /// The latest of each of the last so many months stays
     #[arg(long, value_name = "NUMBER")]
     pub keep_monthly: Option<u32>,
+    /// Drop as well what restores have replaced, on servers that run: `restore --undo` has nothing to go back to then
+    #[arg(long)]
+    pub old_databases: bool,
     /// Where to look: a folder, or `rclone:REMOTE:PATH` [default: backups/ of the checkout]
     #[arg(long, value_name = "PLACE")]
     pub at: Option<std::path::PathBuf>,

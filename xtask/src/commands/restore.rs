@@ -3,7 +3,7 @@
 
 mod beside;
 mod foreign;
-mod old;
+pub mod old;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -40,6 +40,18 @@ fn a_database_is_restored_swapped_back_and_let_go() {
         assert_eq!(checkout.sql("learning", COUNT), "0");
         assert_eq!(checkout.sql("learning", "SHOW work_mem"), "5MB", "the backup has the database's settings");
 
+        // Prune alone leaves them; told to, it shows them, asks, and drops them.
+        checkout.run(&["backup", "prune", "--yes"]).ok().says("nothing to remove").silent_about("old database");
+        let prune = ["backup", "prune", "learning", "--old-databases"];
+        let planned = checkout.run(&[&prune[..], &["--dry-run", "--json"]].concat()).ok().json();
+        assert_eq!(planned["old_databases"].as_array().unwrap().len(), 2);
+        checkout.run(&prune).exits(4).says("old database").says("--old-databases --yes");
+        checkout.run(&["backup", "prune", "user", "--old-databases", "--yes"]).ok().says("nothing to remove");
+        checkout.run(&[&prune[..], &["--yes"]].concat()).ok().says("2 old databases went");
+        checkout.run(&["restore", "learning", "--undo"]).exits(1).says("nothing to go back to");
+        checkout.run(&["restore", "learning"]).ok();
+        checkout.run(&["restore", "learning"]).ok();
+
         checkout.run(&["restore", "learning", "--drop-old"]).exits(4).says("nobody is there to ask");
         checkout.run(&["restore", "learning", "--drop-old", "--yes"]).ok().says("2 old databases dropped");
         checkout.run(&["restore", "learning", "--undo"]).exits(1).says("nothing to go back to");

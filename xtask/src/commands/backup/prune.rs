@@ -1,12 +1,14 @@
 //! `cargo xtask backup prune`: removes the backups that no rule keeps, and what interrupted ones have left.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::list::names;
 use super::store;
 use crate::cli::BackupPruneArgs;
+use crate::commands::restore::old::Replaced;
 use crate::context::Context;
 use crate::data::backup::manifest::Manifest;
 use crate::data::backup::retention::{self, Candidate, State, Verdict};
@@ -20,6 +22,8 @@ struct Plan {
     backups: Vec<Decided>,
     /// Left by interrupted runs.
     partials: Vec<Partial>,
+    /// What restores have replaced, if that is to go as well.
+    replaced: Vec<Replaced>,
 }
 
 #[derive(Debug)]
@@ -33,7 +37,11 @@ pub async fn run(cx: &Context, args: &BackupPruneArgs) -> Result<Exit> {
     // What is being written now is no leftover: nobody writes while this holds the lock.
     let _lock = cx.lock().await?;
     let store = store(cx, args.at.as_deref())?;
-    let plan = plan(&store, &names(cx, &store, &args.names)?, &rule(cx.stack.backup, args))?;
+    let replaced = match cx.instance()?.filter(|_| args.old_databases) {
+        Some(instance) => Replaced::of(cx, &instance, &args.names).await?,
+        None => Vec::new(),
+    };
+    let plan = plan(&store, &names(cx, &store, &args.names)?, &rule(cx.stack.backup, args), replaced)?;
     if args.json {
         ui::json(&as_json(cx, args, &plan))?;
     } else if args.dry_run {
@@ -46,13 +54,15 @@ pub async fn run(cx: &Context, args: &BackupPruneArgs) -> Result<Exit> {
         ui::tell(plan.summary("would go", "would stay"));
         return Ok(Exit::Done);
     }
-    if removed.is_empty() && plan.partials.is_empty() {
+    if removed.is_empty() && plan.partials.is_empty() && plan.replaced.is_empty() {
         ui::tell(plan.summary("went", "stay"));
         return Ok(Exit::Done);
     }
-    if !args.yes && !removed.is_empty() {
+    let loses_something = !removed.is_empty() || !plan.replaced.is_empty();
+    if loses_something && !args.yes {
         let mut words = vec!["cargo xtask backup prune".to_owned()];
         words.extend(args.names.iter().cloned());
+        words.extend(args.old_databases.then(|| "--old-databases".to_owned()));
         words.extend(args.at.iter().map(|at| format!("--at '{}'", at.display())));
         cx.agree(&format!("{} --yes{}", words.join(" "), cx.stack_option()), "nothing was removed").await?;
     }
@@ -60,7 +70,10 @@ pub async fn run(cx: &Context, args: &BackupPruneArgs) -> Result<Exit> {
     // One that cannot be removed is no reason to keep the others.
     errors.extend(plan.partials.iter().filter_map(|partial| partial.remove().err()));
     errors.extend(removed.iter().filter_map(|decided| decided.kept.remove().err()));
-    failure::all_of(errors, Exit::Failed, |count| format!("{count} backups could not be removed"))?;
+    for replaced in &plan.replaced {
+        errors.extend(replaced.let_go().await.err());
+    }
+    failure::all_of(errors, Exit::Failed, |count| format!("{count} of them could not be removed"))?;
     ui::tell(plan.summary("went", "stay"));
     Ok(Exit::Done)
 }
@@ -75,7 +88,7 @@ fn rule(written: Rule, args: &BackupPruneArgs) -> Rule {
     }
 }
 
-fn plan(store: &Store, names: &[String], rule: &Rule) -> Result<Plan> {
+fn plan(store: &Store, names: &[String], rule: &Rule, replaced: Vec<Replaced>) -> Result<Plan> {
     let mut backups = Vec::new();
     for name in names {
         let all: Vec<(Kept, Result<Manifest>)> =
@@ -87,7 +100,7 @@ fn plan(store: &Store, names: &[String], rule: &Rule) -> Result<Plan> {
             Decided { kept, bytes, verdict }
         }));
     }
-    Ok(Plan { backups, partials: store.partials(names)? })
+    Ok(Plan { backups, partials: store.partials(names)?, replaced })
 }
 
 fn candidate(kept: &Kept, manifest: &Result<Manifest>) -> Candidate {
@@ -134,7 +147,20 @@ impl Plan {
                 "left by an interrupted run".to_owned(),
             ]
         }));
+        rows.extend(self.replaced().map(|(name, replaced, bytes)| {
+            vec![
+                name.to_owned(),
+                "old database".to_owned(),
+                units::megabytes(bytes),
+                paint(ui::WARNING, "remove"),
+                format!("replaced {}", units::clock(replaced)),
+            ]
+        }));
         table::columns(rows, &[2])
+    }
+
+    fn replaced(&self) -> impl Iterator<Item = (&str, Timestamp, u64)> {
+        self.replaced.iter().flat_map(Replaced::each)
     }
 
     /// `2 backups went, up to 12.4 MB; 7 stay; 1 is broken`.
@@ -151,6 +177,10 @@ impl Plan {
         };
         if !self.partials.is_empty() {
             words.push(format!("{} {gone}", units::plural(self.partials.len(), "leftover")));
+        }
+        let replaced = self.replaced().count();
+        if replaced > 0 {
+            words.push(format!("{} {gone}", units::plural(replaced, "old database")));
         }
         if broken > 0 {
             words.push(format!("{broken} broken, left alone"));
@@ -169,10 +199,14 @@ fn as_json(cx: &Context, args: &BackupPruneArgs, plan: &Plan) -> Value {
         json!({ "name": kept.name, "backup": kept.backup, "bytes": bytes, "verdict": word, "reasons": reasons })
     });
     let leftovers = plan.partials.iter().map(|partial| json!({ "name": partial.name, "folder": partial.shown }));
+    let replaced = plan.replaced();
+    let replaced =
+        replaced.map(|(name, replaced, bytes)| json!({ "name": name, "replaced": replaced, "bytes": bytes }));
     json!({
         "stack": cx.stack.name,
         "dry_run": args.dry_run,
         "backups": backups.collect::<Vec<_>>(),
         "leftovers": leftovers.collect::<Vec<_>>(),
+        "old_databases": replaced.collect::<Vec<_>>(),
     })
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{BEFORE_RESTORE, connected, keep_redis, name, name_of, places, server, service};
@@ -80,44 +81,76 @@ pub async fn undo(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Resu
 }
 
 async fn asked_places(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Vec<Place>> {
-    let names = match name(args) {
-        Some(name) => vec![service(cx, name)?.short_name.clone()],
-        None => {
-            let engine = Engine::of(&cx.repository, &cx.stack, instance);
-            let running = engine.running(&cx.stack).await?;
-            let databases = cx.stack.databases().map(|(service, _)| service.short_name.clone());
-            databases.filter(|name| running.iter().any(|server| server.service == *name)).collect()
+    match name(args) {
+        Some(name) => places(cx, instance, &[service(cx, name)?.short_name.clone()]).await,
+        None => running_places(cx, instance, &[]).await,
+    }
+}
+
+/// Those of these databases that run; of all, where none is named.
+async fn running_places(cx: &Context, instance: &Instance, names: &[String]) -> Result<Vec<Place>> {
+    let running = Engine::of(&cx.repository, &cx.stack, instance).running(&cx.stack).await?;
+    let databases = cx.stack.databases().map(|(service, _)| service.short_name.clone());
+    let asked = databases.filter(|name| names.is_empty() || names.contains(name));
+    let asked: Vec<String> = asked.filter(|name| running.iter().any(|server| server.service == *name)).collect();
+    places(cx, instance, &asked).await
+}
+
+/// What restores have replaced, on one server.
+#[derive(Debug)]
+pub struct Replaced {
+    place: Place,
+    all: Vec<Old>,
+}
+
+impl Replaced {
+    /// On those of the places that have any.
+    async fn on(places: Vec<Place>) -> Result<Vec<Replaced>> {
+        let mut found = Vec::new();
+        for place in places {
+            let all = server(&place).old(&place.login.database).await?;
+            if !all.is_empty() {
+                found.push(Replaced { place, all });
+            }
         }
-    };
-    places(cx, instance, &names).await
+        Ok(found)
+    }
+
+    /// On servers that run, of those names; of all, where none is given.
+    pub async fn of(cx: &Context, instance: &Instance, names: &[String]) -> Result<Vec<Replaced>> {
+        Replaced::on(running_places(cx, instance, names).await?).await
+    }
+
+    /// Database, when it was replaced, bytes.
+    pub fn each(&self) -> impl Iterator<Item = (&str, Timestamp, u64)> {
+        self.all.iter().map(|old| (self.place.name.as_str(), old.replaced, old.bytes))
+    }
+
+    /// Drops all of them; how many there were.
+    pub async fn let_go(&self) -> Result<usize> {
+        server(&self.place).drop_old(&self.all).await?;
+        Ok(self.all.len())
+    }
 }
 
 pub async fn drop_old(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Exit> {
-    let mut found = Vec::new();
-    for place in asked_places(cx, args, instance).await? {
-        let old = server(&place).old(&place.login.database).await?;
-        if !old.is_empty() {
-            found.push((place, old));
-        }
-    }
+    let found = Replaced::on(asked_places(cx, args, instance).await?).await?;
     if found.is_empty() {
         ui::tell("no restore has left an old database");
         return Ok(Exit::Done);
     }
-    let rows = found.iter().flat_map(|(place, old)| {
-        old.iter().map(|old| {
-            vec![place.name.clone(), format!("replaced {}", units::clock(old.replaced)), units::megabytes(old.bytes)]
-        })
+    let rows = found.iter().flat_map(Replaced::each).map(|(name, replaced, bytes)| {
+        vec![name.to_owned(), format!("replaced {}", units::clock(replaced)), units::megabytes(bytes)]
     });
     ui::tell(format!("This drops what restores have replaced:\n\n{}", table::columns(rows.collect(), &[2])));
     if !args.yes {
         let command = format!("cargo xtask restore{} --drop-old --yes{}", name_of(args), cx.stack_option());
         cx.agree(&command, "nothing was done").await?;
     }
-    for (place, old) in &found {
-        server(place).drop_old(old).await?;
+    let mut count = 0;
+    for replaced in &found {
+        count += replaced.let_go().await?;
     }
-    let count = found.iter().map(|(_, old)| old.len()).sum();
     ui::tell(format!("{} dropped", units::plural(count, "old database")));
     Ok(Exit::Done)
 }
