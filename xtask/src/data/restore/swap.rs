@@ -18,6 +18,8 @@ const BEFORE: &str = "_before_";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long clients of the helper itself may take: verbs that only look are gone at once, and so is what a killed one has left.
 const OUR_PATIENCE: Duration = Duration::from_secs(3);
+/// How long one is still listed that has just left.
+const LEAVING: Duration = Duration::from_millis(500);
 const INTERVAL: Duration = Duration::from_millis(2);
 /// Of a name, in bytes (`NAMEDATALEN` - 1).
 const NAME_LIMIT: usize = 63;
@@ -82,7 +84,8 @@ impl Server<'_> {
             if clients.is_empty() {
                 return Ok(());
             }
-            if !clients.iter().all(is_ours) || begun.elapsed() > OUR_PATIENCE {
+            let patience = if clients.iter().all(is_ours) { OUR_PATIENCE } else { LEAVING };
+            if begun.elapsed() > patience {
                 break clients;
             }
             tokio::time::sleep(INTERVAL * 10).await;
