@@ -30,10 +30,10 @@ pub async fn poll<T>(cap: Duration, mut probe: impl AsyncFnMut() -> Result<Probe
             },
             Err(_) => format!("{last}; then it took the connection and said nothing"),
         };
-        last.clone_from(&status);
-        if Instant::now() >= deadline {
+        if Instant::now() + interval >= deadline {
             bail!("no answer within {} s; last: {status}", cap.as_secs());
         }
+        last = status;
         tokio::time::sleep(interval).await;
         interval = (interval * 5 / 4).min(LONGEST_INTERVAL);
     }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::support::{Checkout, Engine, docker, finish, local_images, programs, ran, wait_until};
+use crate::support::{
+    Checkout, Engine, command_line, docker, finish, local_images, programs, ran, signal, skip, wait_until,
+};
 
 fn state(checkout: &Checkout, service: &str) -> Value {
     let status = checkout.run(&["status", "--json"]).json();
@@ -64,6 +66,53 @@ fn a_container_that_ends_while_it_starts_shows_its_last_lines() {
     assert_eq!(state(&checkout, "redis"), "ready");
     checkout.replace("docker/postgres/effect.conf", "shared_bufers = 1GB\n", "");
     checkout.run(&["up", "learning", "redis"]).ok();
+}
+
+/// As an engine does that was just restarted: it ends what it finds running, while `up` makes the database that is missing.
+#[test]
+fn a_container_that_somebody_ends_while_its_database_is_made_is_started_again() {
+    let Some(checkout) = Checkout::on(Engine::Docker) else { return };
+    checkout.run(&["up", "learning"]).ok();
+    let container = checkout.container("postgres-learning");
+    let psql = |sql: &str| docker(&["exec", &container, "psql", "-U", "effect", "-d", "postgres", "-Atqc", sql]);
+    for end in [["kill", "--signal=KILL"], ["stop", "--time=5"]] {
+        psql("DROP DATABASE learning_db");
+        // As long as somebody is in it, no database is made out of it.
+        let mut inside = Command::new("docker")
+            .args(["exec", &container, "psql", "-U", "effect", "-d", "template1", "-qc", "SELECT pg_sleep(60)"])
+            .spawn()
+            .unwrap();
+        let is_waiting = |what: &str| psql(&format!("SELECT 'yes' FROM pg_stat_activity WHERE query LIKE '{what}%'"));
+        wait_until("somebody is in template1", || is_waiting("SELECT pg_sleep").trim() == "yes");
+        let up = checkout.spawn(&["up", "learning"]);
+        wait_until("the database is being made", || is_waiting("CREATE DATABASE").trim() == "yes");
+        docker(&[&end[..], &[&container]].concat());
+        finish(up).ok().says("it is started again");
+        inside.wait().unwrap();
+        assert_eq!(checkout.sql("learning", "SELECT current_database()"), "learning_db");
+    }
+}
+
+/// An engine that was killed and started anew may have a container run whose port it forwards no more.
+#[test]
+fn a_container_that_lost_its_port_is_started_anew() {
+    let Some(checkout) = Checkout::on(Engine::Docker) else { return };
+    checkout.run(&["up", "learning"]).ok();
+    let port = checkout.port("POSTGRES_LEARNING_PORT").to_string();
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+    let pids = processes.filter_map(|name| name.to_str()?.parse().ok());
+    let is_proxy = |pid: &i32| {
+        let line = command_line(*pid);
+        line.contains("docker-proxy") && line.contains(&port)
+    };
+    let proxies: Vec<i32> = pids.filter(is_proxy).collect();
+    if proxies.is_empty() {
+        skip("this engine forwards ports without processes, or they are another user's");
+        return;
+    }
+    proxies.into_iter().for_each(|pid| signal(pid, "KILL"));
+    checkout.run(&["up", "learning"]).ok().says("it is started again");
+    assert_eq!(checkout.sql("learning", "SELECT current_database()"), "learning_db");
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::support::{Checkout, Engine, finish, is_root, ran, signal, skip};
 /// How long an engine may take to answer or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How much of an engine's log a failed test shows.
+const LOG_LINES: usize = 40;
+
 /// A Docker engine of its own. Dropped, it is gone with everything it held.
 struct PrivateEngine {
     folder: PathBuf,
@@ -101,6 +104,11 @@ impl Drop for PrivateEngine {
             ran(self.docker(&[&["kill"][..], &ids].concat()));
         }
         self.end("TERM");
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the engine's log ends:\n{}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
+        }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let folder = format!("{}/", self.folder.display());
         for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|at| at.starts_with(&folder))

@@ -131,10 +131,17 @@ pub async fn change(arguments: &[&str], lock: File) -> Result<String> {
 }
 
 pub fn checked(ran: Ran) -> Result<String> {
-    if let Some(unusable) = unreachable(&ran) {
-        bail!(unusable.failure().body("  the services are containers here; their data stay in Docker's volumes"));
+    Ok(answered(ran)?.ok()?.stdout)
+}
+
+/// An error only if the engine could not be reached.
+pub fn answered(ran: Ran) -> Result<Ran> {
+    match unreachable(&ran) {
+        None => Ok(ran),
+        Some(unusable) => {
+            bail!(unusable.failure().body("  the services are containers here; their data stay in Docker's volumes"))
+        }
     }
-    Ok(ran.ok()?.stdout)
 }
 
 pub fn parse<T: DeserializeOwned>(ran: &Ran) -> Result<T> {

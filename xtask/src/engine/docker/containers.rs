@@ -19,6 +19,9 @@ const FOLDER_LABEL: &str = "com.docker.compose.project.working_dir";
 /// Exit codes of a server that ended because it was asked to: 0, and the shell's for SIGINT and SIGTERM.
 const PROPER_ENDS: [i64; 3] = [0, 130, 143];
 
+/// Exit codes of a server that was killed: the shell's for SIGKILL, and the engine's for one of which it knows nothing.
+const KILLED: [i64; 2] = [137, 255];
+
 /// <https://docs.docker.com/reference/cli/docker/container/ls/#status>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,6 +76,13 @@ impl Container {
             Status::Created => !self.error.is_empty(),
             Status::Running | Status::Paused | Status::Restarting | Status::Removing => false,
         }
+    }
+
+    /// Its server did not end by itself: somebody stopped or killed it, or an engine did that started anew. Such an engine
+    /// gives 255 where it does not know how a container ended.
+    pub fn was_stopped(&self) -> bool {
+        let is_from_outside = PROPER_ENDS.contains(&self.exit_code) || KILLED.contains(&self.exit_code);
+        self.status == Status::Exited && !self.out_of_memory && self.error.is_empty() && is_from_outside
     }
 
     /// How it ended, in words.

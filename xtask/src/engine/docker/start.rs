@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use futures_util::future::{join_all, try_join};
+use jiff::Timestamp;
 
 use super::containers::{self, Container};
 use super::images::{self, Image, MissingImage};
@@ -23,12 +25,18 @@ use crate::instance::lock::Lock;
 use crate::ports::{self, Conflict};
 use crate::stack::{Kind, Service};
 use crate::tools::{self, Input};
-use crate::ui::{Exit, Failure, failure, progress::Waiting, units};
+use crate::ui::{self, Exit, Failure, failure, progress::Waiting, units};
 
 /// Lines of a container's log that an error shows.
 const LOG_LINES: &str = "8";
 /// How often the containers themselves are looked at while their servers are asked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+
+/// How long an engine may be away while its servers are asked: as long as it takes to restart.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a container may run before somebody listens at its port.
+const PORT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often, and how far apart, a start is tried again for a port that only the engine thinks taken.
 const STALE_PORT_ATTEMPTS: u32 = 2;
@@ -261,43 +269,64 @@ impl Docker<'_> {
         let known = Known::read(self.instance);
         let compose = async {
             if !steps.iter().any(|step| step.action.starts()) {
-                return;
+                progress.borrow_mut().compose = Some(Ok(()));
+                return Ok::<_, anyhow::Error>(());
             }
-            let result = self.start_containers(steps, has_containers, lock).await;
-            let result = result.map_err(|error| failure::rendered(&error));
+            let result = self.start_containers(steps, has_containers, lock).await?;
             // Where all went well, the servers themselves say so first.
             let containers = match result.is_err() {
                 true => Some(containers::of_project(&self.project).await.unwrap_or_default()),
                 false => None,
             };
             progress.replace(Progress { compose: Some(result), containers });
+            Ok(())
         };
         let polls = steps.iter().map(async |step| {
             let begun = Instant::now();
             let is_new = fresh.contains(&step.service.short_name);
-            let result = match &step.action {
-                Action::Keep { running } => self.verify(step.service, running, &known, cap).await,
-                _ => self.await_answer(step, is_new, cap, &progress).await,
+            let ask = async |watched: Watched<'_>| match &step.action {
+                Action::Keep { running } => self.verify(watched, running, &known, cap).await,
+                _ => self.await_answer(watched, step, is_new, cap).await,
             };
+            let watched = Watched { service: step.service, progress: &progress, ended: None };
+            let mut result = ask(watched).await;
+            if let Some((container, why)) = to_be_restarted(&result) {
+                ui::tell(format!("note: {why}; it is started again"));
+                let ended = Some(container.started);
+                result = match client::change(&["restart", &container.id], lock.share()?).await {
+                    Ok(_) => ask(Watched { ended, ..watched }).await,
+                    Err(error) => Err(error),
+                };
+            }
             waiting.done(&step.service.short_name);
-            result.map(|started| Started { took: begun.elapsed(), ..started })
+            match result {
+                Ok(started) => Ok(Started { took: begun.elapsed(), ..started }),
+                Err(error) => Err(self.explained(step.service, error).await),
+            }
         });
         let watch = async {
+            let mut answered = Instant::now();
             loop {
                 tokio::time::sleep(LOOK_INTERVAL).await;
                 if progress.borrow().compose.is_none() {
+                    answered = Instant::now();
                     continue;
                 }
-                // What cannot be asked now is asked again: the polls have a cap.
-                if let Ok(containers) = containers::of_project(&self.project).await {
-                    progress.borrow_mut().containers = Some(containers);
+                match containers::of_project(&self.project).await {
+                    Ok(containers) => {
+                        progress.borrow_mut().containers = Some(containers);
+                        answered = Instant::now();
+                    }
+                    // Without an engine nobody answers at the ports either.
+                    Err(error) if answered.elapsed() > ENGINE_PATIENCE => return error,
+                    Err(_) => {}
                 }
             }
         };
-        let all = futures_util::future::join(compose, futures_util::future::join_all(polls));
+        let polls = async { Ok(join_all(polls).await) };
         let results = tokio::select! {
-            ((), results) = all => results,
-            () = watch => bail!("stopped waiting"),
+            done = try_join(compose, polls) => done?.1,
+            error = watch => return Err(error),
         };
         let mut proven = known.clone();
         for (step, result) in steps.iter().zip(&results) {
@@ -341,8 +370,14 @@ impl Docker<'_> {
         client::checked(ran).map(drop)
     }
 
-    /// `has_containers`: all are there as they should be.
-    async fn start_containers(&self, steps: &[Step<'_>], has_containers: bool, lock: &Lock) -> Result<()> {
+    /// `has_containers`: all are there as they should be. What Compose has to say against it comes inside; an error is that
+    /// nobody answers.
+    async fn start_containers(
+        &self,
+        steps: &[Step<'_>],
+        has_containers: bool,
+        lock: &Lock,
+    ) -> Result<Result<(), String>> {
         let starting: Vec<&Step<'_>> = steps.iter().filter(|step| step.action.starts()).collect();
         let paused: Vec<&str> = starting
             .iter()
@@ -369,25 +404,27 @@ impl Docker<'_> {
             tokio::time::sleep(STALE_PORT_INTERVAL).await;
             ran = self.compose().run(&arguments, Input::Held(lock.share()?)).await?;
         }
-        client::checked(ran).map(drop)
+        Ok(client::answered(ran)?.ok().map(drop).map_err(|error| failure::rendered(&error)))
     }
 
     /// A server that runs already answers. One whose login and database were proven is asked no more than whether it takes
     /// logins: the password's hash is most of what a login costs.
-    async fn verify(&self, service: &Service, running: &Server, known: &Known, cap: Duration) -> Result<Started> {
+    async fn verify(&self, watched: Watched<'_>, running: &Server, known: &Known, cap: Duration) -> Result<Started> {
+        let service = watched.service;
         if matches!(service.kind, Kind::Postgres(_)) && known.holds(&login_subject(service), &running.identity()) {
-            let answered = poll(cap, async || postgres::ping(running.port).await);
-            answered.await.with_context(|| format!("`{}` does not answer", service.short_name))?;
+            watched.poll(cap, async || postgres::ping(running.port).await).await.with_context(|| silent(service))?;
             return Ok(Started::default());
         }
-        let ask = async || poll(cap, async || self.probe(service, running.port, running.login.as_ref()).await).await;
-        let asked = ask().await.with_context(|| format!("`{}` does not answer", service.short_name))?;
-        let (version, notes) = match asked {
+        let ask = async || {
+            let asked = watched.poll(cap, async || self.probe(service, running.port, running.login.as_ref()).await);
+            asked.await.with_context(|| silent(service))
+        };
+        let (version, notes) = match ask().await? {
             Ok(version) => (version, Vec::new()),
             // An interrupted `up` came no further, or somebody dropped the role or the database.
             Err(denied) => {
                 let container = running.container().context("it runs in no container")?;
-                let notes = self.mend(service, container, running.port, denied, cap).await?;
+                let notes = self.mend(watched, container, running.port, denied, cap).await?;
                 (ask().await?.map_err(|denied| refused(service, denied))?, notes)
             }
         };
@@ -397,19 +434,18 @@ impl Docker<'_> {
     /// Asks a server that is about to start until it answers; an error once its container has ended, or Compose has failed.
     async fn await_answer(
         &self,
+        watched: Watched<'_>,
         step: &Step<'_>,
         is_new: bool,
         cap: Duration,
-        progress: &RefCell<Progress>,
     ) -> Result<Started> {
         let service = step.service;
         let port = service.port().number;
         let login = service.postgres().map(Login::of);
         let begun = Instant::now();
         let ask = async |question: Question| {
-            poll(cap, async || {
-                self.look_at(service, &progress.borrow())?;
-                let pending = progress.borrow().compose.is_none();
+            let asked = watched.poll(cap, async || {
+                let pending = watched.progress.borrow().compose.is_none();
                 // What listens before Compose is through may be a server that is about to be replaced.
                 if pending && (step.action.lets_go().is_some() || begun.elapsed() > cap / 2) {
                     return Ok(Probe::NotYet("Compose is still at work".into()));
@@ -418,25 +454,24 @@ impl Docker<'_> {
                     (Question::Settle, Some(login)) => self.settle(service, port, login).await,
                     _ => self.probe(service, port, login.as_ref()).await,
                 }
-            })
-            .await
+            });
+            asked.await.with_context(|| silent(service))
         };
         if is_new && login.is_some() {
             // The copy has no database of its own yet. A login that is refused is mended below.
-            let _denied = self.explained(service, ask(Question::Settle).await).await?;
+            let _denied = ask(Question::Settle).await?;
         }
         let mut notes: Vec<String> = Vec::new();
-        let version = match self.explained(service, ask(Question::Answer).await).await? {
+        let version = match ask(Question::Answer).await? {
             Ok(version) => version,
             Err(denied) => {
                 let containers = containers::of_project(&self.project).await?;
                 let container = container_of(&containers, service).context("its container is gone")?;
-                let changed = self.mend(service, container, port, denied, cap).await?;
+                let changed = self.mend(watched, container, port, denied, cap).await?;
                 if !is_new {
                     notes.extend(changed);
                 }
-                let answer = self.explained(service, ask(Question::Answer).await).await?;
-                answer.map_err(|denied| refused(service, denied))?
+                ask(Question::Answer).await?.map_err(|denied| refused(service, denied))?
             }
         };
         if let Kind::PubSub(wanted) = &service.kind {
@@ -449,26 +484,14 @@ impl Docker<'_> {
         Ok(Started { version, notes, ..Started::default() })
     }
 
-    /// An error once the container of a service has ended, or Compose has failed for it.
-    fn look_at(&self, service: &Service, progress: &Progress) -> Result<()> {
-        let (Some(compose), Some(containers)) = (&progress.compose, &progress.containers) else { return Ok(()) };
-        match (container_of(containers, service), compose) {
-            (Some(container), _) if container.is_running() => Ok(()),
-            (Some(container), Ok(())) => bail!(Ended(container.clone())),
-            (None, Ok(())) => bail!("its container was removed while it started"),
-            (_, Err(said)) => bail!(ComposeFailed(said.clone())),
-        }
-    }
-
     /// A container that ended, with its last lines; a port that was lost in between, with its holder.
-    async fn explained<T>(&self, service: &Service, asked: Result<T>) -> Result<T> {
-        let error = match asked {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
+    async fn explained(&self, service: &Service, error: anyhow::Error) -> anyhow::Error {
         if let Some(Ended(container)) = error.downcast_ref::<Ended>() {
-            let log = client::docker(&["logs", "--tail", LOG_LINES, &container.id], Input::Text(String::new())).await?;
-            let text = format!("{}{}", log.stdout, log.stderr);
+            let text =
+                match client::docker(&["logs", "--tail", LOG_LINES, &container.id], Input::Text(String::new())).await {
+                    Ok(log) => format!("{}{}", log.stdout, log.stderr),
+                    Err(error) => return error,
+                };
             let title = format!("`{}` ended while it started: {}", service.short_name, container.end());
             let body = format!("  {}, last lines:\n{}", container.name, tools::indented(text.trim_end()));
             let hint = match text.contains("No space left on device") {
@@ -477,30 +500,36 @@ impl Docker<'_> {
                 }
                 false => format!("`cargo xtask logs {}` shows more", service.short_name),
             };
-            bail!(Failure::new(Exit::Failed, title).body(body).hint(hint));
+            return Failure::new(Exit::Failed, title).body(body).hint(hint).into();
         }
-        if let Some(ComposeFailed(said)) = error.downcast_ref::<ComposeFailed>() {
-            if let Some(port) = stale_port(said) {
-                let title = format!("Docker counts port {port} as given away, and nobody listens on it");
-                bail!(
-                    Failure::new(Exit::Failed, title)
-                        .body("  An engine that was killed may do so until it is stopped and started once more.")
-                        .hint("restart Docker (`sudo systemctl restart docker`), then `cargo xtask up` again; nothing is lost")
-                );
-            }
-            let lowered = said.to_lowercase();
-            let is_about_ports = ["port is already allocated", "address already in use", "bind for"];
-            if is_about_ports.iter().any(|sign| lowered.contains(sign))
-                && let Some(conflict) = Conflict::find(service, service.port())
-            {
-                bail!(ports::conflict_failure(self.stack, &[conflict], 1));
-            }
-            bail!(
-                Failure::new(Exit::Failed, format!("Compose did not start `{}`", service.short_name))
-                    .body(tools::indented(said))
-            );
+        if let Some(Unpublished(container)) = error.downcast_ref::<Unpublished>() {
+            let port = service.port().number;
+            return Failure::new(
+                Exit::Failed,
+                format!("Docker does not forward port {port} to `{}`", service.short_name),
+            )
+            .body(format!("  {} runs, and was started anew for it.", container.name))
+            .hint("restart Docker (`sudo systemctl restart docker`), then `cargo xtask up` again; nothing is lost")
+            .into();
         }
-        Err(error.context(format!("`{}` does not answer", service.short_name)))
+        let Some(ComposeFailed(said)) = error.downcast_ref::<ComposeFailed>() else { return error };
+        if let Some(port) = stale_port(said) {
+            let title = format!("Docker counts port {port} as given away, and nobody listens on it");
+            return Failure::new(Exit::Failed, title)
+                .body("  An engine that was killed may do so until it is stopped and started once more.")
+                .hint("restart Docker (`sudo systemctl restart docker`), then `cargo xtask up` again; nothing is lost")
+                .into();
+        }
+        let lowered = said.to_lowercase();
+        let is_about_ports = ["port is already allocated", "address already in use", "bind for"];
+        if is_about_ports.iter().any(|sign| lowered.contains(sign))
+            && let Some(conflict) = Conflict::find(service, service.port())
+        {
+            return ports::conflict_failure(self.stack, &[conflict], 1);
+        }
+        Failure::new(Exit::Failed, format!("Compose did not start `{}`", service.short_name))
+            .body(tools::indented(said))
+            .into()
     }
 
     /// One question to a server: by the address and the login that every client has.
@@ -558,12 +587,13 @@ impl Docker<'_> {
     /// for none, the rest by the door that every client has.
     async fn mend(
         &self,
-        service: &Service,
+        watched: Watched<'_>,
         container: &Container,
         port: u16,
         denied: Denied,
         cap: Duration,
     ) -> Result<Vec<String>> {
+        let service = watched.service;
         let postgres = service.postgres().context("it is no PostgreSQL")?;
         let wanted = Login::of(postgres);
         let mut changed = Vec::new();
@@ -580,13 +610,55 @@ impl Docker<'_> {
             changed.push("password set".to_owned());
         }
         let door = Door::Tcp { port, password: wanted.password.clone() };
-        // An engine that was just restarted may end the server once more.
-        let made = poll(cap, async || postgres::provide_database(&door, &wanted).await)
+        let made = watched
+            .poll(cap, async || postgres::provide_database(&door, &wanted).await)
             .await
             .with_context(|| format!("cannot make the database of `{}`", service.short_name))?
             .map_err(|denied| refused(service, denied))?;
         changed.extend(made.map(str::to_owned));
         Ok(changed)
+    }
+}
+
+/// A service that is asked, and what else is seen of it meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Watched<'a> {
+    service: &'a Service,
+    progress: &'a RefCell<Progress>,
+    /// The start of a run of its container that has ended, and after which it was started again.
+    ended: Option<Timestamp>,
+}
+
+impl Watched<'_> {
+    /// As [`poll`]; an error as well once the container of the service has ended or lost its port, or Compose has failed for
+    /// it.
+    async fn poll<T>(&self, cap: Duration, mut probe: impl AsyncFnMut() -> Result<Probe<T>>) -> Result<T> {
+        let mut unpublished = None;
+        poll(cap, async || {
+            let container = self.look()?;
+            let answer = probe().await?;
+            let (Probe::NotYet(_), Some(container)) = (&answer, container) else { return Ok(answer) };
+            if ports::is_taken(self.service.port().number) {
+                unpublished = None;
+            } else if unpublished.get_or_insert_with(Instant::now).elapsed() > PORT_PATIENCE {
+                bail!(Unpublished(container));
+            }
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// The container of the service, once Compose is through with it.
+    fn look(&self) -> Result<Option<Container>> {
+        let progress = self.progress.borrow();
+        let (Some(compose), Some(containers)) = (&progress.compose, &progress.containers) else { return Ok(None) };
+        match (container_of(containers, self.service), compose) {
+            (Some(container), _) if self.ended == Some(container.started) => Ok(None),
+            (Some(container), _) if container.is_running() => Ok(Some(container.clone())),
+            (Some(container), Ok(())) => bail!(Ended(container.clone())),
+            (None, Ok(())) => bail!("its container was removed while it started"),
+            (_, Err(said)) => bail!(ComposeFailed(said.clone())),
+        }
     }
 }
 
@@ -603,10 +675,34 @@ enum Question {
 #[derive(Debug)]
 struct Ended(Container);
 
+/// The container of a service runs, and nobody listens at the port that it publishes: an engine that was killed and started
+/// anew has lost it.
+#[derive(Debug)]
+struct Unpublished(Container);
+
 /// Compose said why it failed.
 #[derive(Debug)]
 struct ComposeFailed(String);
 
+/// The container that did nothing wrong, and whose service does not answer nevertheless.
+fn to_be_restarted(result: &Result<Started>) -> Option<(Container, String)> {
+    let error = result.as_ref().err()?;
+    let unpublished = || error.downcast_ref::<Unpublished>().map(|one| (one.0.clone(), one.to_string()));
+    match error.downcast_ref::<Ended>() {
+        Some(Ended(container)) if container.was_stopped() => {
+            Some((container.clone(), format!("{} was ended: {}", container.name, container.end())))
+        }
+        _ => unpublished(),
+    }
+}
+
+impl std::fmt::Display for Unpublished {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} runs, and nobody listens at its port", self.0.name)
+    }
+}
+
+impl std::error::Error for Unpublished {}
 impl std::fmt::Display for Ended {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "its container ended: {}", self.0.end())
@@ -631,6 +727,10 @@ fn stale_port(said: &str) -> Option<u16> {
 fn allocated_port(said: &str) -> Option<u16> {
     let (before, _) = said.split_once(" failed: port is already allocated")?;
     before.rsplit(':').next()?.parse().ok()
+}
+
+fn silent(service: &Service) -> String {
+    format!("`{}` does not answer", service.short_name)
 }
 
 fn login_subject(service: &Service) -> String {
