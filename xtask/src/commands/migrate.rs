@@ -133,11 +133,9 @@ async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
     let begun = Instant::now();
     let names = databases(cx, &args.databases)?;
     // Another server is not this instance's to guard; its database's own lock is.
-    let _lock = if args.other.url.is_none() { Some(cx.lock().await?) } else { None };
-    let files = if args.other.url.is_none() { known::files_of(cx, &names)? } else { None };
-    if let Some(files) = &files
-        && known::is_done(cx, &names, files).await?
-    {
+    let is_ours = args.other.url.is_none();
+    let _lock = if is_ours { Some(cx.lock().await?) } else { None };
+    if is_ours && known::is_done(cx, &names).await? {
         return tell_ran(cx, args.json, names.len(), &[], begun, "migration");
     }
     let mut set = open_either(cx, &names, &args.other).await?;
@@ -147,10 +145,12 @@ async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
     let ran = set.apply(gaps(args.fill_gaps), fate, timeouts(&args.timeouts)).await;
     drop(waiting);
     let ran = ran?;
-    if let (Some(files), true) = (files, ran.is_empty()) {
-        known::note_done(cx, &mut set, &files).await?;
+    if is_ours && ran.is_empty() {
+        known::note_done(cx, &names, &mut set, begun).await?;
     }
-    tell_ran(cx, args.json, set.members.len(), &ran, begun, "migration")
+    let databases = set.members.len();
+    target::leave_to_exit(set);
+    tell_ran(cx, args.json, databases, &ran, begun, "migration")
 }
 
 /// What was done, a line each.

@@ -36,6 +36,12 @@ impl Target<'_> {
     }
 }
 
+/// For a verb that has but its report to print: its connections are closed by its end. Before it, the servers' own endings
+/// would have the processor while a person waits for a prompt.
+pub fn leave_to_exit<T>(value: T) {
+    std::mem::forget(value);
+}
+
 /// Opens the databases of those short names, all at once, in the stack's order; all that do not run are told together.
 pub async fn open<'a>(engine: &Engine<'_>, stack: &'a Stack, names: &[String]) -> Result<Vec<Target<'a>>> {
     let opened = open_asking(engine, stack, names, |_| String::new(), async |_, _| Ok(())).await?;

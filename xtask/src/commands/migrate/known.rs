@@ -2,6 +2,7 @@
 //! same; by `migrate`, which still asks each database what its histories hold.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use sqlx::Row;
@@ -15,6 +16,9 @@ use crate::engine::server::Server;
 use crate::instance::known::Known;
 use crate::stack::Service;
 use crate::stack::model::Postgres;
+
+/// Well below the time in which a file may change unseen.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What `up` takes for known is about to change.
 pub fn forget(cx: &Context) -> Result<()> {
@@ -34,7 +38,7 @@ pub fn of_server(
 }
 
 /// The files of each database, as [`source::state`] tells them apart. Nothing where some may still change unseen.
-pub fn files_of(cx: &Context, names: &[String]) -> Result<Option<BTreeMap<String, String>>> {
+fn files_of(cx: &Context, names: &[String]) -> Result<Option<BTreeMap<String, String>>> {
     let wanted = cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name));
     let states = wanted.map(|(service, postgres)| {
         let state = source::state(&cx.repository.root, &postgres.migrations)?;
@@ -49,9 +53,13 @@ fn subject(name: &str) -> String {
 
 /// Whether the databases were found migrated with these very files, and their histories have not changed since: then no file
 /// need be read, and no row be sent. Whatever is wrong, the long way tells.
-pub async fn is_done(cx: &Context, names: &[String], files: &BTreeMap<String, String>) -> Result<bool> {
+pub async fn is_done(cx: &Context, names: &[String]) -> Result<bool> {
     let Some(instance) = cx.instance()? else { return Ok(false) };
     let known = Known::read(&instance);
+    if names.iter().any(|name| known.of(&subject(name)).is_none()) {
+        return Ok(false);
+    }
+    let Some(files) = files_of(cx, names)? else { return Ok(false) };
     let is_noted = |(name, files): (&String, &String)| known.of(&subject(name)).is_some_and(|of| of.starts_with(files));
     if !files.iter().all(is_noted) {
         return Ok(false);
@@ -65,9 +73,14 @@ pub async fn is_done(cx: &Context, names: &[String], files: &BTreeMap<String, St
     Ok(opened.is_ok_and(|opened| opened.iter().all(|(_, is_same)| *is_same)))
 }
 
-/// Notes what [`is_done`] looks for.
-pub async fn note_done(cx: &Context, set: &mut Set<'_>, files: &BTreeMap<String, String>) -> Result<()> {
+/// Notes what [`is_done`] looks for, of a set that was read after the verb had `begun`. Files that were changed since then
+/// may still change unseen, and nothing is noted: but for a verb that took long.
+pub async fn note_done(cx: &Context, names: &[String], set: &mut Set<'_>, begun: Instant) -> Result<()> {
     let Some(instance) = cx.instance()? else { return Ok(()) };
+    if begun.elapsed() > SOON {
+        return Ok(());
+    }
+    let Some(files) = files_of(cx, names)? else { return Ok(()) };
     // A database without migrations has no history to note.
     let Ok(fingerprints) = set.fingerprints().await else { return Ok(()) };
     let mut known = Known::read(&instance);

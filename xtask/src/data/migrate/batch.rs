@@ -24,19 +24,13 @@ const TABLE_EXISTS: &str = "42P07";
 const MARK: &str = "xtask_step";
 const MOMENT: &str = "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000000000::float8)::bigint";
 
-/// Whether the message also answers with the catalog that it leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    Steps,
-    StepsAndCatalog,
-}
-
 /// What a message has done; the transaction is still open.
 #[derive(Debug, Default)]
 pub struct Done {
     /// By step. Those between two marks share the time equally.
     pub nanoseconds: Vec<i64>,
-    pub catalog: Catalog,
+    /// That the message leaves, if it asks for it.
+    pub catalog: Option<Catalog>,
 }
 
 /// How a message ended.
@@ -79,14 +73,14 @@ pub struct Batch {
 
 impl Batch {
     /// Begins a transaction, takes the lock, looks whether the history still is what the plan was made for, applies the
-    /// steps. COMMIT is not in it.
+    /// steps, and says what is to be said at the `end`. COMMIT is not in it.
     pub fn new(
         history: &History,
         tables: &[&str],
         steps: &[Step<'_>],
         timeouts: Timeouts,
         key: i64,
-        asked: Asked,
+        end: &str,
     ) -> Batch {
         let mut text =
             format!("BEGIN;\nSELECT {}, {};\n", settings(history, timeouts), uncompressed_pages(Lasting::Transaction));
@@ -126,10 +120,7 @@ impl Batch {
                 text.push_str("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;\n");
             }
         }
-        text.push_str(&format!("SET CONSTRAINTS ALL IMMEDIATE;\n{reset};\n"));
-        if asked == Asked::StepsAndCatalog {
-            text.push_str(&format!("{};\n", catalog::query()));
-        }
+        text.push_str(&format!("SET CONSTRAINTS ALL IMMEDIATE;\n{reset};\n{end}"));
         Batch { text, places, stretches }
     }
 
@@ -142,7 +133,7 @@ impl Batch {
         loop {
             match answers.try_next().await {
                 Ok(None) => {
-                    done.catalog = catalog::assemble(&rows);
+                    done.catalog = (!rows.is_empty()).then(|| catalog::assemble(&rows));
                     return Outcome::Done(Box::new(done));
                 }
                 Ok(Some(Either::Left(_))) => finished += 1,

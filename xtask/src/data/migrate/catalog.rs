@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde::Deserialize;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
@@ -122,6 +123,34 @@ SELECT '{extension}', 0, 0, extname::text, NULL, NULL FROM pg_catalog.pg_extensi
         enum_ = kind::ENUM,
         extension = kind::EXTENSION,
     )
+}
+
+/// The catalog as it is now, as an expression that [`kept`] reads again: the rows as they are, numbers and all. Those stay
+/// with the server; nobody reads them before somebody asks what was altered.
+pub fn expression() -> String {
+    let rows = query();
+    format!("(SELECT json_agg(json_build_array({ROW}, id, other, name, one, two))::text FROM ({rows}) AS rows)")
+}
+
+/// A catalog that was kept: as objects, or as the rows of an [`expression`].
+pub fn kept(text: &str) -> Result<Catalog> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Kept {
+        Objects(Catalog),
+        Rows(Vec<Fields>),
+    }
+    type Fields = (String, i64, i64, String, Option<String>, Option<String>);
+    Ok(match serde_json::from_str(text).context("the recorded catalog cannot be read")? {
+        Kept::Objects(catalog) => catalog,
+        Kept::Rows(rows) => {
+            let raw = |(kind, id, other, name, one, two): Fields| {
+                let (one, two) = (one.unwrap_or_default(), two.unwrap_or_default());
+                Raw { kind, id, other, name, one, two }
+            };
+            assemble(&rows.into_iter().map(raw).collect::<Vec<_>>())
+        }
+    })
 }
 
 /// The catalog as it is now.
@@ -311,6 +340,16 @@ mod tests {
 
     fn row(kind: &str, (id, other): (i64, i64), name: &str, one: &str, two: &str) -> Raw {
         Raw { kind: kind.into(), id, other, name: name.into(), one: one.into(), two: two.into() }
+    }
+
+    #[test]
+    fn a_catalog_is_kept_as_rows_or_as_objects() {
+        let rows = r#"[["namespace", 1, 0, "public", "true", null], ["class", 10, 1, "people", "r", "r p"],
+            ["attribute", 10, 1, "id", "bigint not null", null]]"#;
+        let objects = r#"{"column people.id": "bigint not null", "table people": "r p"}"#;
+        assert_eq!(kept(rows).unwrap(), kept(objects).unwrap());
+        assert_eq!(kept(rows).unwrap().len(), 2);
+        assert!(kept("[1]").is_err());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! How a database's catalog differs from the one that the last run recorded.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::catalog::{Catalog, HASHED};
-use super::history::{self, History, IS_CATALOG, KEPT};
+use super::catalog::{self, Catalog, HASHED};
+use super::history::{History, IS_CATALOG, KEPT};
 
 /// One object that is not as the migrations left it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,7 +38,7 @@ impl Drift {
 pub async fn recorded(connection: &mut PgConnection, history: &History) -> Result<Catalog> {
     let sql = format!("SELECT text FROM {} WHERE {IS_CATALOG}", history.table(KEPT));
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?;
-    serde_json::from_str(row.try_get(0)?).context("the recorded catalog cannot be read")
+    catalog::kept(row.try_get(0)?)
 }
 
 /// What differs.
@@ -66,11 +66,6 @@ pub fn carried(recorded: &Catalog, before: &Catalog, after: &Catalog) -> Catalog
         }
     }
     catalog
-}
-
-/// Replaces the record.
-pub fn record(history: &History, versions: &str, catalog: &Catalog) -> Result<String> {
-    Ok(history::keep_catalog(history, versions, &serde_json::to_string(catalog)?))
 }
 
 #[cfg(test)]

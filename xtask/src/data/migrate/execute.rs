@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
-use super::batch::{self, Asked, Batch, Outcome, StepError};
+use super::batch::{self, Batch, Outcome, StepError};
 use super::catalog::{self, Catalog};
 use super::drift;
 use super::failure::{self, StepFailure};
@@ -21,6 +21,7 @@ use super::plan::{Direction, Segment, Step};
 use super::source::{Migration, Source};
 use crate::data::sql;
 use crate::data::target::Target;
+use crate::engine::postgres::literal;
 
 /// Once one database has failed, the others have this long to say whether they fail as well.
 const GRACE: Duration = Duration::from_secs(1);
@@ -33,8 +34,8 @@ pub struct Job<'j, 'a> {
     pub history: History,
     pub segments: Vec<Segment<'j>>,
     done: Vec<StepDone>,
-    /// As recorded, and as it was.
-    before: Option<(Catalog, Catalog)>,
+    /// As recorded, and as it was, where somebody had altered it.
+    altered: Option<(Catalog, Catalog)>,
     begun: Instant,
     open: Option<Open>,
 }
@@ -43,10 +44,8 @@ pub struct Job<'j, 'a> {
 #[derive(Debug)]
 struct Open {
     steps: Vec<StepDone>,
-    /// What records them.
+    /// What is to be said before COMMIT.
     records: String,
-    /// What they leave.
-    catalog: Catalog,
 }
 
 #[derive(Debug, Clone)]
@@ -80,7 +79,7 @@ impl<'j, 'a> Job<'j, 'a> {
         segments: Vec<Segment<'j>>,
     ) -> Job<'j, 'a> {
         let begun = Instant::now();
-        Job { target, sources, history, segments, done: Vec::new(), before: None, begun, open: None }
+        Job { target, sources, history, segments, done: Vec::new(), altered: None, begun, open: None }
     }
 
     fn tables(&self) -> Vec<&'j str> {
@@ -124,15 +123,23 @@ impl<'j, 'a> Job<'j, 'a> {
     async fn look_at_catalog(&mut self) -> Result<()> {
         if self.history.recorded.is_some() {
             let recorded = drift::recorded(&mut self.target.connection, &self.history).await?;
-            self.before = Some((recorded, catalog::present(&mut self.target.connection).await?));
+            let present = catalog::present(&mut self.target.connection).await?;
+            self.altered = (recorded != present).then_some((recorded, present));
         }
         Ok(())
     }
 
     /// Sends the steps of one transaction, as often as another migrating client holds the lock. Leaves it open.
     pub async fn send(&mut self, steps: &[Step<'j>], is_last: bool, timeouts: Timeouts) -> Result<Outcome> {
-        let asked = if is_last { Asked::StepsAndCatalog } else { Asked::Steps };
-        let batch = Batch::new(&self.history, &self.tables(), steps, timeouts, self.key(), asked);
+        let mut end = texts(&self.history, steps);
+        if is_last {
+            end.push_str(&match self.altered {
+                // What is to be recorded is not what is there.
+                Some(_) => format!("{};\n", catalog::query()),
+                None => self.catalog_record(None)?,
+            });
+        }
+        let batch = Batch::new(&self.history, &self.tables(), steps, timeouts, self.key(), &end);
         let mut patience = Patience::new(self.target.name(), self.key(), timeouts.lock);
         loop {
             match batch.send(&mut self.target.connection, steps).await {
@@ -154,6 +161,8 @@ impl<'j, 'a> Job<'j, 'a> {
         make.push_str(&history::create_ours(&self.history));
         if !make.is_empty() {
             self.say(make).await?;
+            self.history.has_table.fill(true);
+            self.history.has_ours = true;
         }
         batch::set_session(&mut self.target.connection, timeouts).await?;
         let text = &step.script.text;
@@ -185,14 +194,15 @@ impl<'j, 'a> Job<'j, 'a> {
         }
         let took = begun.elapsed();
         let nanoseconds = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
-        let record = records(&self.history, std::slice::from_ref(step), &[nanoseconds]);
-        self.say(format!("RESET ALL; RESET ROLE; {record}")).await?;
+        let step_alone = std::slice::from_ref(step);
+        let (record, text) = (records(&self.history, step_alone, &[nanoseconds]), texts(&self.history, step_alone));
+        self.say(format!("RESET ALL; RESET ROLE; {record}{text}")).await?;
         let (version, description) = (step.migration.version, step.migration.description.clone());
         Ok(Ok(StepDone { version, description, took }))
     }
 
-    /// The record of what the run has made, where its last round has not written it.
-    fn catalog_record(&self, after: &Catalog) -> Result<String> {
+    /// The versions that are applied after the run, as [`History::versions`].
+    fn versions(&self) -> String {
         let mut versions: Vec<Vec<i64>> =
             self.history.applied.iter().map(|applied| applied.iter().map(|one| one.version).collect()).collect();
         for step in self.segments.iter().flat_map(Segment::steps) {
@@ -204,26 +214,28 @@ impl<'j, 'a> Job<'j, 'a> {
             versions[source].sort_unstable();
         }
         let line = |versions: &Vec<i64>| versions.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-        let versions = versions.iter().map(line).collect::<Vec<_>>().join(";");
-        let catalog = match &self.before {
-            Some((recorded, before)) => drift::carried(recorded, before, after),
-            None => after.clone(),
+        versions.iter().map(line).collect::<Vec<_>>().join(";")
+    }
+
+    /// The record of what the run has made: what is there `after` it, but that what somebody had altered before it stays a
+    /// difference.
+    fn catalog_record(&self, after: Option<&Catalog>) -> Result<String> {
+        let catalog = match (&self.altered, after) {
+            (Some((recorded, before)), Some(after)) => {
+                literal(&serde_json::to_string(&drift::carried(recorded, before, after))?)
+            }
+            _ => catalog::expression(),
         };
-        drift::record(&self.history, &versions, &catalog)
+        Ok(history::keep_catalog(&self.history, &self.versions(), catalog))
     }
 }
 
-/// What makes the histories say that those steps were done.
+/// What makes sqlx's tables say that those steps were done.
 fn records(history: &History, steps: &[Step<'_>], nanoseconds: &[i64]) -> String {
-    let mut tables: Vec<&str> = steps.iter().map(|step| step.table).collect();
-    tables.dedup();
-    let of_table = |table: &str| {
-        let done = steps.iter().zip(nanoseconds).filter(|(step, _)| step.table == table);
-        let (applied, reverted): (Vec<_>, Vec<_>) = done.partition(|(step, _)| step.direction == Direction::Apply);
-        let applied: Vec<(&Migration, i64)> = applied.into_iter().map(|(step, took)| (step.migration, *took)).collect();
-        let reverted: Vec<i64> = reverted.into_iter().map(|(step, _)| step.migration.version).collect();
+    let of_table = |OfTable { table, applied, reverted }: OfTable<'_>| {
         let mut sql = String::new();
         if !applied.is_empty() {
+            let applied: Vec<_> = applied.into_iter().map(|(index, one)| (one, nanoseconds[index])).collect();
             sql.push_str(&history::record(history, table, &applied));
         }
         if !reverted.is_empty() {
@@ -231,7 +243,45 @@ fn records(history: &History, steps: &[Step<'_>], nanoseconds: &[i64]) -> String
         }
         sql
     };
-    tables.into_iter().map(of_table).collect()
+    by_table(steps).into_iter().map(of_table).collect()
+}
+
+/// What makes our own table hold the texts of what is applied after those steps.
+fn texts(history: &History, steps: &[Step<'_>]) -> String {
+    let of_table = |OfTable { table, applied, reverted }: OfTable<'_>| {
+        let mut sql = String::new();
+        if !applied.is_empty() {
+            let applied: Vec<_> = applied.into_iter().map(|(_, one)| one).collect();
+            sql.push_str(&history::keep_texts(history, table, &applied));
+        }
+        if !reverted.is_empty() {
+            sql.push_str(&history::forget_texts(history, table, &reverted));
+        }
+        sql
+    };
+    by_table(steps).into_iter().map(of_table).collect()
+}
+
+/// What is applied, with its place among all steps, and which versions are reverted, of one history table.
+struct OfTable<'s> {
+    table: &'s str,
+    applied: Vec<(usize, &'s Migration)>,
+    reverted: Vec<i64>,
+}
+
+fn by_table<'s>(steps: &[Step<'s>]) -> Vec<OfTable<'s>> {
+    let mut all: Vec<OfTable<'s>> = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        let at = all.iter().position(|one| one.table == step.table).unwrap_or_else(|| {
+            all.push(OfTable { table: step.table, applied: Vec::new(), reverted: Vec::new() });
+            all.len() - 1
+        });
+        match step.direction {
+            Direction::Apply => all[at].applied.push((index, step.migration)),
+            Direction::Revert => all[at].reverted.push(step.migration.version),
+        }
+    }
+    all
 }
 
 /// Carries out a set: all of it or nothing, as far as its steps let it.
@@ -255,8 +305,11 @@ pub async fn run(jobs: &mut [Job<'_, '_>], timeouts: Timeouts, databases: usize)
     }
     let recording = jobs.iter_mut().map(async |job| {
         if matches!(job.segments.last(), Some(Segment::Alone(_))) {
-            let present = catalog::present(&mut job.target.connection).await?;
-            let record = job.catalog_record(&present)?;
+            let present = match job.altered {
+                Some(_) => Some(catalog::present(&mut job.target.connection).await?),
+                None => None,
+            };
+            let record = job.catalog_record(present.as_ref())?;
             job.say(record).await?;
         }
         Ok::<_, anyhow::Error>(())
@@ -319,8 +372,11 @@ async fn together(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, da
                     took: Duration::from_nanos(u64::try_from(*nanoseconds).unwrap_or(0)),
                 });
                 let steps: Vec<StepDone> = steps.collect();
-                let records = records(&job.history, planned, &done.nanoseconds);
-                job.open = Some(Open { steps, records, catalog: done.catalog });
+                let mut records = records(&job.history, planned, &done.nanoseconds);
+                if done.catalog.is_some() {
+                    records.push_str(&job.catalog_record(done.catalog.as_ref())?);
+                }
+                job.open = Some(Open { steps, records });
             }
         }
         return Ok(true);
@@ -388,12 +444,10 @@ async fn alone(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, datab
 /// Commits what a round left open, everywhere at once.
 async fn commit(jobs: &mut [Job<'_, '_>], round: usize) -> Result<()> {
     let committing = jobs.iter_mut().map(async |job| {
-        let Some(Open { steps, records, catalog }) = job.open.take() else { return Ok(()) };
-        let is_last = round + 1 == job.segments.len();
-        let record = if is_last { job.catalog_record(&catalog)? } else { String::new() };
-        job.say(format!("{records}{record}COMMIT")).await?;
+        let Some(Open { steps, records }) = job.open.take() else { return Ok(()) };
+        job.say(format!("{records}COMMIT")).await?;
         job.done.extend(steps);
-        if !is_last {
+        if round + 1 < job.segments.len() {
             job.history = History::read(&mut job.target.connection, job.sources).await?;
         }
         Ok(())

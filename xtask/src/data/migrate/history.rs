@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, Row};
 use super::source::{Migration, Source};
 use crate::engine::postgres::{identifier, literal};
 
-/// The text that was applied, by history table and version. Of no table are the catalog as the last run left it, as JSON, and
-/// the line of versions that it belongs to.
+/// The text that was applied, by history table and version. Of no table are the catalog as the last run left it
+/// ([`catalog::kept`](super::catalog::kept)), and the line of versions that it belongs to.
 pub const KEPT: &str = "_xtask_migrations";
 const IS_VERSIONS: &str = "history = '' AND version = 0";
 pub const IS_CATALOG: &str = "history = '' AND version = 1";
@@ -184,68 +184,78 @@ pub fn create_history(history: &History, table: &str) -> String {
     )
 }
 
-/// Makes our own table, unless it is there. It has no key, and from a table without one nothing could be deleted as soon as
-/// somebody publishes all tables, unless it says by what its rows are known.
+/// Makes our own table, unless it is there. Where somebody has made it meanwhile, that is an error. It has no key, and from
+/// a table without one nothing could be deleted as soon as somebody publishes all tables, unless it says by what its rows are
+/// known.
 pub fn create_ours(history: &History) -> String {
     if history.has_ours {
         return String::new();
     }
     let kept = history.table(KEPT);
     format!(
-        "CREATE TABLE IF NOT EXISTS {kept} (history text NOT NULL, version bigint NOT NULL, text text NOT NULL);\n\
+        "CREATE TABLE {kept} (history text NOT NULL, version bigint NOT NULL, text text NOT NULL);\n\
          ALTER TABLE {kept} REPLICA IDENTITY FULL;\n\
          COMMENT ON TABLE {kept} IS 'cargo xtask: the text of each migration as it was applied, and the catalog that they left';\n",
     )
 }
 
-/// The rows that say migrations of one table were applied, each with the nanoseconds that it took.
+/// As [`create_ours`], also where somebody makes it at the same time; and the history that has it.
+pub fn provide_ours(history: &History) -> (String, History) {
+    let make = create_ours(history).replacen("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1);
+    (make, History { has_ours: true, ..history.clone() })
+}
+
+/// The rows by which sqlx knows that migrations of one table were applied, each with the nanoseconds that it took.
 pub fn record(history: &History, table: &str, applied: &[(&Migration, i64)]) -> String {
     let rows = applied.iter().map(|(migration, took)| {
         let (description, checksum) = (literal(&migration.description), &migration.up.checksum);
         format!("({}, {description}, true, '\\x{checksum}', {took})", migration.version)
     });
-    let rows: Vec<String> = rows.collect();
-    let migrations: Vec<&Migration> = applied.iter().map(|(migration, _)| *migration).collect();
     format!(
-        "INSERT INTO {} (version, description, success, checksum, execution_time) VALUES {};\n{}",
+        "INSERT INTO {} (version, description, success, checksum, execution_time) VALUES {};\n",
         history.table(table),
-        rows.join(", "),
-        keep_texts(history, table, &migrations),
+        rows.collect::<Vec<_>>().join(", "),
     )
 }
 
 /// Keeps the texts of migrations, in place of what was kept before.
 pub fn keep_texts(history: &History, table: &str, migrations: &[&Migration]) -> String {
     let of = literal(table);
-    let rows = migrations.iter().map(|migration| (migration.version, migration.up.text.as_str()));
-    let versions = migrations.iter().map(|migration| migration.version.to_string()).collect::<Vec<_>>().join(", ");
-    keep(history, &of, &rows.collect::<Vec<_>>(), &format!("history = {of} AND version IN ({versions})"))
+    let rows = migrations.iter().map(|migration| (migration.version, literal(&migration.up.text)));
+    let some = format!("history = {of} AND version IN ({})", list(migrations.iter().map(|one| one.version)));
+    keep(history, &of, &rows.collect::<Vec<_>>(), &some)
 }
 
-/// Keeps a catalog, and the versions that it belongs to.
-pub fn keep_catalog(history: &History, versions: &str, catalog: &str) -> String {
-    keep(history, "''", &[(0, versions), (1, catalog)], "history = ''")
+/// Keeps a catalog, which is an expression of SQL, and the versions that it belongs to.
+pub fn keep_catalog(history: &History, versions: &str, catalog: String) -> String {
+    keep(history, "''", &[(0, literal(versions)), (1, catalog)], "history = ''")
 }
 
-/// Puts rows in the place of some. The lock, which hinders no reader, keeps others from doing the same at the same time.
-fn keep(history: &History, of: &str, rows: &[(i64, &str)], some: &str) -> String {
+/// Puts rows in the place of some. The lock, which hinders no reader, keeps others from doing the same at the same time. In a
+/// table that is made by the same transaction there is nothing, and nobody else.
+fn keep(history: &History, of: &str, rows: &[(i64, String)], some: &str) -> String {
     let kept = history.table(KEPT);
-    let rows: Vec<String> =
-        rows.iter().map(|(version, text)| format!("({of}, {version}, {})", literal(text))).collect();
-    format!(
-        "LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;\nDELETE FROM {kept} WHERE {some};\n\
-         INSERT INTO {kept} (history, version, text) VALUES {};\n",
-        rows.join(", "),
-    )
+    let mut sql = String::new();
+    if history.has_ours {
+        sql.push_str(&format!("LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;\nDELETE FROM {kept} WHERE {some};\n"));
+    }
+    let rows = rows.iter().map(|(version, text)| format!("({of}, {version}, {text})"));
+    let rows = rows.collect::<Vec<_>>().join(", ");
+    sql.push_str(&format!("INSERT INTO {kept} (history, version, text) VALUES {rows};\n"));
+    sql
 }
 
-/// Takes the rows of versions away again.
+/// Takes the rows of versions away again, which [`record`] wrote.
 pub fn forget(history: &History, table: &str, versions: &[i64]) -> String {
-    let versions = versions.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
-    format!(
-        "DELETE FROM {} WHERE version IN ({versions});\nDELETE FROM {} WHERE history = {} AND version IN ({versions});\n",
-        history.table(table),
-        history.table(KEPT),
-        literal(table)
-    )
+    format!("DELETE FROM {} WHERE version IN ({});\n", history.table(table), list(versions.iter().copied()))
+}
+
+/// Takes the texts of versions away again.
+pub fn forget_texts(history: &History, table: &str, versions: &[i64]) -> String {
+    let (kept, of, versions) = (history.table(KEPT), literal(table), list(versions.iter().copied()));
+    format!("DELETE FROM {kept} WHERE history = {of} AND version IN ({versions});\n")
+}
+
+fn list(versions: impl Iterator<Item = i64>) -> String {
+    versions.map(|version| version.to_string()).collect::<Vec<_>>().join(", ")
 }

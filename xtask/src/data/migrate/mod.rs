@@ -94,11 +94,12 @@ impl<'a> Set<'a> {
             let (root, name, folders) = (root.to_owned(), service.short_name.clone(), postgres.migrations.clone());
             tokio::task::spawn_blocking(move || source::read(&root, &name, &folders))
         });
-        let reading: Vec<_> = reading.collect();
-        let opened = opening.await?;
+        // The servers begin first: what they do for a connection takes longer.
+        let (opened, read) = tokio::join!(opening, async { join_all(reading).await });
+        let opened = opened?;
         let mut faults = Vec::new();
         let mut files = Vec::new();
-        for read in join_all(reading).await {
+        for read in read {
             let (sources, found) = read?;
             faults.extend(found);
             files.push(sources);
@@ -251,15 +252,14 @@ impl Member<'_> {
 
     /// Keeps the text of what is applied as its file says it, and records the catalog as it is.
     pub async fn record(&mut self) -> Result<()> {
-        let catalog = catalog::present(&mut self.target.connection).await?;
-        let history = &self.history;
-        let mut sql = format!("BEGIN;\n{}", history::create_ours(history));
+        let (make, history) = history::provide_ours(&self.history);
+        let (mut sql, history) = (format!("BEGIN;\n{make}"), &history);
         for standing in plan::standings(&self.sources, history).iter().filter(|one| one.state == State::Applied) {
             if let Some(migration) = standing.migration {
                 sql.push_str(&history::keep_texts(history, &standing.source.table, &[migration]));
             }
         }
-        sql.push_str(&drift::record(history, &history.versions(), &catalog)?);
+        sql.push_str(&history::keep_catalog(history, &history.versions(), catalog::expression()));
         sql.push_str("COMMIT");
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.target.connection).await?;
         Ok(())
@@ -268,8 +268,8 @@ impl Member<'_> {
     /// Takes the edited files for what was applied.
     pub async fn repair(&mut self) -> Result<Vec<i64>> {
         let mut repaired = Vec::new();
-        let history = &self.history;
-        let mut sql = format!("BEGIN;\n{}", history::create_ours(history));
+        let (make, history) = history::provide_ours(&self.history);
+        let (mut sql, history) = (format!("BEGIN;\n{make}"), &history);
         for standing in plan::standings(&self.sources, history).iter().filter(|one| one.state == State::Edited) {
             let Some(migration) = standing.migration else { continue };
             sql.push_str(&format!(
