@@ -8,8 +8,8 @@
 //!
 //! Against what: the same rows in the same tables of the same eight servers, by their Unix sockets, with the psql beside
 //! the servers: `psql -f` of INSERTs of 1,000 rows each, one database after another as scripts do it, and `\copy` of the
-//! same CSV files, all databases at once. Both do less than the helper, which computes checksums, records what ran, commits
-//! all or none, and analyses the tables.
+//! same CSV files, all databases at once. Both do less than the helper, which computes checksums, records what ran, and
+//! commits all or none.
 //!
 //! How: a round measures each once, in empty tables; the median counts. What one step wrote is on the disk before the next
 //! begins. Memory is the largest resident set (`VmHWM`) of the helper, read while it runs.

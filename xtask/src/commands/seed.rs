@@ -50,11 +50,8 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
     if args.dry_run {
         return dry_run(cx, args, &mut jobs).await;
     }
+    // Whoever seeded before the lock is ours is met in the transactions.
     let lock = cx.lock().await?;
-    look(&mut jobs, args.scale).await?;
-    if !args.again && jobs.iter().all(|job| job.state == State::Same) {
-        return unchanged(cx, args, &jobs);
-    }
     refuse(cx, args, &jobs)?;
     let (same, mut jobs): (Vec<Job<'_>>, Vec<Job<'_>>) =
         jobs.into_iter().partition(|job| !args.again && job.state == State::Same);
@@ -65,7 +62,9 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
     let rows = if args.again { Rows::Empty } else { Rows::Keep };
     let outcomes = run::all(&mut jobs, rows, cx.waits(), &command(cx, args, false)).await?;
     drop(lock);
-    report(cx, args, &jobs, &outcomes, &same, begun)
+    let done = report(cx, args, &jobs, &outcomes, &same, begun);
+    target::leave_to_exit((jobs, same));
+    done
 }
 
 /// The short names of the databases that are asked for, in the stack's order.
@@ -133,17 +132,6 @@ fn inspect(jobs: &[Job<'_>]) -> Result<()> {
 fn wrong_seeds(faults: Faults) -> Failure {
     let failure = context::configuration_failure(faults);
     Failure { title: failure.title.replace("the configuration", "the seeds"), ..failure }
-}
-
-/// Asks every database again what it was seeded with.
-async fn look(jobs: &mut [Job<'_>], scale: Option<u32>) -> Result<()> {
-    let reading = jobs.iter_mut().map(async |job| {
-        job.recorded = record::read(&mut job.target.connection).await?;
-        Ok::<(), anyhow::Error>(())
-    });
-    try_join_all(reading).await?;
-    weigh(jobs, scale);
-    Ok(())
 }
 
 /// What there is to do in each database.

@@ -18,7 +18,7 @@ use crate::engine::postgres::{FIRST_OF_USERS, Lasting, uncompressed_pages};
 use crate::ui::{self, Exit, Failure, progress::Waiting, units};
 
 /// Two seeds at once in one database take turns by this number, which means nothing to others: `xtaskseed`, shortened.
-pub const LOCK: i64 = 0x7874_736b_7365_6564;
+const LOCK: i64 = 0x7874_736b_7365_6564;
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a statement may wait for a table that somebody else holds.
 const TABLE_PATIENCE: &str = "30s";
@@ -88,25 +88,8 @@ pub async fn all(jobs: &mut [Job<'_>], rows: Rows, can_wait: bool, hint: &str) -
     Ok(outcomes)
 }
 
-/// Tells the planner about the tables that were filled, and about no other: all of them with the catalogs would take longer
-/// than many a seed. A sample of 900 rows is enough to begin with; since the rows are committed after it, autovacuum
-/// takes its own, thirty times larger, within a minute.
-async fn analyse(connection: &mut PgConnection, filled: &[Filled]) -> Result<(), sqlx::Error> {
-    let tables: Vec<String> = filled.iter().flat_map(|file| &file.tables).map(u32::to_string).collect();
-    if tables.is_empty() {
-        return Ok(());
-    }
-    let names =
-        format!("SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE oid IN ({})", tables.join(", "));
-    let names: Option<String> = sqlx::raw_sql(AssertSqlSafe(names)).fetch_one(&mut *connection).await?.try_get(0)?;
-    if let Some(names) = names {
-        let sql = format!("SAVEPOINT filled; SET LOCAL default_statistics_target = 3; ANALYZE {names}");
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
-    }
-    Ok(())
-}
-
-/// Everything but the commit.
+/// Everything but the commit. The planner is told nothing of what was filled: autovacuum does that within a minute of the
+/// commit, from a better sample than anybody would wait for.
 async fn prepare(
     job: &mut Job<'_>,
     rows: Rows,
@@ -121,13 +104,21 @@ async fn prepare(
     // A server notices that its client is gone only when it is told to look: else a killed run's work goes on for minutes.
     let begin = format!(
         "BEGIN; SET LOCAL lock_timeout = '{TABLE_PATIENCE}'; SET LOCAL client_connection_check_interval = '200ms'; \
-         SET LOCAL xtask.scale = '{}'; SELECT {}",
+         SET LOCAL xtask.scale = '{}'; SELECT {}; {}; SELECT {}",
         job.scale,
-        uncompressed_pages(Lasting::Transaction)
+        uncompressed_pages(Lasting::Transaction),
+        try_lock(),
+        record::question(),
     );
-    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
-    lock(connection, &name, can_wait, progress).await?;
-    let now = record::read(connection).await?;
+    let answers = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(&mut *connection).await?;
+    let now = match &answers[..] {
+        // What was said after the lock was taken is what is there.
+        [_, locked, recorded] if locked.try_get(0)? => record::read_on(recorded, connection).await?,
+        _ => {
+            lock(connection, &name, can_wait, progress).await?;
+            record::read(connection).await?
+        }
+    };
     if now != job.recorded {
         if rows == Rows::Keep && State::of(&job.files, &now, job.scale) == State::Same {
             return Ok(Outcome { files: Vec::new(), took: begun.elapsed(), was_done: true });
@@ -140,6 +131,7 @@ async fn prepare(
             .hint(format!("{hint} again"))
         );
     }
+    let mut before = BTreeMap::new();
     if rows == Rows::Empty {
         progress.say(&name, Some("empties its tables".into()));
         let dying = record::dying(connection, &now, &csv_tables(&job.files)).await?;
@@ -148,8 +140,9 @@ async fn prepare(
                 failed(&name, "emptying its tables", count, of_server(&error), hint).unwrap_or_else(|| error.into())
             })?;
         }
+        // A trigger of TRUNCATE may have put rows somewhere.
+        before = inserted(connection).await?;
     }
-    let mut before = inserted(connection).await?;
     let mut filled = Vec::new();
     for (index, file) in job.files.iter().enumerate() {
         let place = format!("{} ({} of {})", file.name, index + 1, job.files.len());
@@ -182,12 +175,6 @@ async fn prepare(
         failed(&name, "a deferred constraint", count, trouble, hint).unwrap_or_else(|| error.into())
     })?;
     record::write(connection, &now.schema, job.scale, &filled).await?;
-    progress.say(&name, Some("counts values for the planner (ANALYZE)".into()));
-    if let Err(error) = analyse(connection, &filled).await {
-        // A connection that is gone fails here as well.
-        sqlx::raw_sql("ROLLBACK TO filled").execute(connection).await?;
-        ui::tell(format!("note: `{name}` was not analysed: {error}"));
-    }
     progress.say(&name, None);
     Ok(Outcome { files: filled, took: begun.elapsed(), was_done: false })
 }
@@ -293,12 +280,15 @@ async fn inserted(connection: &mut PgConnection) -> Result<BTreeMap<u32, u64>> {
     Ok(tables)
 }
 
+fn try_lock() -> String {
+    format!("SELECT pg_try_advisory_xact_lock({LOCK})")
+}
+
 /// Waits until no other seed works on the database, and says for whom.
 async fn lock(connection: &mut PgConnection, name: &str, can_wait: bool, progress: &Progress) -> Result<()> {
     let mut told = false;
     loop {
-        let tried = format!("SELECT pg_try_advisory_xact_lock({LOCK})");
-        if sqlx::raw_sql(AssertSqlSafe(tried)).fetch_one(&mut *connection).await?.try_get(0)? {
+        if sqlx::raw_sql(AssertSqlSafe(try_lock())).fetch_one(&mut *connection).await?.try_get(0)? {
             return Ok(());
         }
         if !told || !can_wait {
