@@ -702,7 +702,6 @@ impl std::fmt::Display for Unpublished {
     }
 }
 
-impl std::error::Error for Unpublished {}
 impl std::fmt::Display for Ended {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "its container ended: {}", self.0.end())
@@ -716,6 +715,7 @@ impl std::fmt::Display for ComposeFailed {
 }
 
 impl std::error::Error for Ended {}
+impl std::error::Error for Unpublished {}
 impl std::error::Error for ComposeFailed {}
 
 /// The port that the engine will not give to a container, though nobody has it.
