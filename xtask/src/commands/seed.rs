@@ -19,7 +19,7 @@ use crate::data::seed::{Job, State};
 use crate::data::target::{self, Target};
 use crate::engine::Engine;
 use crate::instance::Instance;
-use crate::stack::fault::Faults;
+use crate::stack::fault::{Fault, Faults};
 use crate::ui::{self, Exit, Failure, table, units};
 
 pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
@@ -38,11 +38,16 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
     }
     let read = async |row, target: &mut Target<'_>| record::read_on(&row, &mut target.connection).await;
     let opening = target::open_asking(&engine, &cx.stack, &names, |_| record::question(), read);
-    let (seeds, opened) = tokio::join!(list(cx, &instance, &names), opening);
+    let known = Checksums::read(&instance);
+    let (seeds, opened) = tokio::join!(list(cx, &known, &names), opening);
     let jobs = seeds?.into_iter().zip(opened?);
     let mut jobs: Vec<Job<'_>> = jobs
         .map(|(files, (target, recorded))| Job { target, files, recorded, scale: 1, state: State::Fresh })
         .collect();
+    // The files of a new database are read as they are sent.
+    let is_new = |job: &Job<'_>| State::is_fresh(&job.recorded);
+    check(&mut jobs, |job| args.again || args.dry_run || !is_new(job)).await?;
+    known.clone().keep(&instance, jobs.iter().flat_map(|job| &job.files))?;
     weigh(&mut jobs, args.scale);
     if !args.again && jobs.iter().all(|job| job.state == State::Same) {
         return unchanged(cx, args, &jobs);
@@ -60,7 +65,15 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
         agree(cx, args, &instance, &dying(&mut jobs).await?).await?;
     }
     let rows = if args.again { Rows::Empty } else { Rows::Keep };
-    let outcomes = run::all(&mut jobs, rows, cx.waits(), &command(cx, args, false)).await?;
+    let outcomes = match run::all(&mut jobs, rows, cx.waits(), &command(cx, args, false)).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            // A server says of one file at a time that its encoding is wrong.
+            check(&mut jobs, |_| true).await?;
+            return Err(error);
+        }
+    };
+    known.keep(&instance, jobs.iter().flat_map(|job| &job.files))?;
     drop(lock);
     let done = report(cx, args, &jobs, &outcomes, &same, begun);
     target::leave_to_exit((jobs, same));
@@ -91,9 +104,9 @@ fn with_seeds(cx: &Context, names: Vec<String>) -> Result<Vec<String>> {
     Ok(with)
 }
 
-/// The files of each database. Reading them all for their checksums is work for other threads.
-async fn list(cx: &Context, instance: &Instance, names: &[String]) -> Result<Vec<Vec<SeedFile>>> {
-    let known = Arc::new(Checksums::read(instance));
+/// The files of each database. Reading them is work for other threads.
+async fn list(cx: &Context, known: &Checksums, names: &[String]) -> Result<Vec<Vec<SeedFile>>> {
+    let known = Arc::new(known.clone());
     let wanted = cx.stack.databases().filter(|(service, _)| names.contains(&service.short_name));
     let listing = wanted.map(|(_, postgres)| {
         let (root, folder, known) = (cx.repository.root.clone(), postgres.seeds.clone(), known.clone());
@@ -110,10 +123,39 @@ async fn list(cx: &Context, instance: &Instance, names: &[String]) -> Result<Vec
         seeds.push(files);
     }
     if !faults.0.is_empty() {
+        let (_, more) = read_through(seeds).await?;
+        more.into_iter().for_each(|fault| faults.push(fault));
         bail!(wrong_seeds(faults));
     }
-    Arc::unwrap_or_clone(known).keep(instance, seeds.iter().flatten())?;
     Ok(seeds)
+}
+
+/// Reads the files of some databases that were not read yet; an error tells all that are wrong.
+async fn check(jobs: &mut [Job<'_>], is_asked: impl Fn(&Job<'_>) -> bool) -> Result<()> {
+    let mut asked: Vec<&mut Job<'_>> = jobs.iter_mut().filter(|job| is_asked(job)).collect();
+    asked.retain(|job| job.files.iter().any(|file| file.checksum.is_none()));
+    let (checked, found) = read_through(asked.iter_mut().map(|job| std::mem::take(&mut job.files)).collect()).await?;
+    asked.into_iter().zip(checked).for_each(|(job, files)| job.files = files);
+    let mut faults = Faults::default();
+    found.into_iter().for_each(|fault| faults.push(fault));
+    if !faults.0.is_empty() {
+        bail!(wrong_seeds(faults));
+    }
+    Ok(())
+}
+
+/// The files of some databases, read, and what is wrong with them.
+async fn read_through(seeds: Vec<Vec<SeedFile>>) -> Result<(Vec<Vec<SeedFile>>, Vec<Fault>)> {
+    let reading = seeds.into_iter().map(|mut files| {
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut faults = Vec::new();
+            files.iter_mut().try_for_each(|file| files::check(file, &mut faults))?;
+            Ok::<_, anyhow::Error>((files, faults))
+        });
+        async move { reading.await? }
+    });
+    let (files, faults): (Vec<_>, Vec<_>) = try_join_all(reading).await?.into_iter().unzip();
+    Ok((files, faults.into_iter().flatten().collect()))
 }
 
 fn inspect(jobs: &[Job<'_>]) -> Result<()> {

@@ -41,8 +41,8 @@ impl Checksums {
     pub fn keep<'a>(mut self, instance: &Instance, seeds: impl Iterator<Item = &'a SeedFile>) -> Result<()> {
         let before = self.clone();
         for seed in seeds.filter(|seed| seed.stamp.is_settled()) {
-            let known = Known { stamp: seed.stamp, checksum: seed.checksum.clone() };
-            self.0.insert(seed.shown.clone(), known);
+            let Some(checksum) = seed.checksum.clone() else { continue };
+            self.0.insert(seed.shown.clone(), Known { stamp: seed.stamp, checksum });
         }
         if self == before { Ok(()) } else { files::write_json(&path(instance), &self) }
     }

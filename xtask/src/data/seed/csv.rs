@@ -5,15 +5,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use sqlx::postgres::PgConnection;
-use tokio::sync::mpsc;
+use sqlx::postgres::{PgConnection, PgCopyIn};
 
 use super::files::{SeedFile, quoted};
 
 /// What is sent at once. Larger pieces are slower: they leave the cache between this and the server.
 const PIECE: usize = 64 * 1024;
-/// Pieces that are read ahead of the server.
-const AHEAD: usize = 4;
 /// After how many bytes it is told how far it is.
 const TOLD: u64 = 2_000_000;
 const HEADER_LIMIT: u64 = 64 * 1024;
@@ -57,48 +54,57 @@ pub fn statement(table: &str, columns: &[String]) -> String {
     format!("COPY {table} ({columns}) FROM STDIN WITH (FORMAT csv, HEADER true, NULL '\\N', ENCODING 'UTF8')")
 }
 
-/// Sends the file; tells after each step of some pieces how many bytes went.
+/// Sends the file; tells after each step of some pieces how many bytes went. Gives the checksum of what it has read.
 pub async fn copy(
     connection: &mut PgConnection,
     file: &SeedFile,
     statement: &str,
-    mut sent: impl FnMut(u64),
-) -> Result<u64> {
+    sent: impl FnMut(u64),
+) -> Result<String> {
     let mut copy = connection.copy_in_raw(statement).await?;
-    let (sender, mut pieces) = mpsc::channel(AHEAD);
-    let path = file.path.clone();
-    // Reading may wait for a disk; the other databases do not wait with it. It ends with its receiver.
-    let reading = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
-        let mut file = File::open(path)?;
-        let mut is_first = true;
-        loop {
-            let mut piece = Vec::with_capacity(PIECE);
-            file.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
-            if piece.is_empty() {
-                return Ok(());
-            }
-            if std::mem::take(&mut is_first) && piece.starts_with(BYTE_ORDER_MARK) {
-                piece.drain(..BYTE_ORDER_MARK.len());
-            }
-            if sender.blocking_send(piece).is_err() {
-                return Ok(());
-            }
+    match send(&mut copy, file, sent).await {
+        Ok(checksum) => {
+            copy.finish().await?;
+            Ok(checksum)
         }
-    });
+        Err(Unsent::Server(error)) => Err(error.into()),
+        Err(Unsent::File(error)) => {
+            copy.abort("the file could not be read").await?;
+            Err(error).with_context(|| format!("cannot read `{}`", file.shown.display()))
+        }
+    }
+}
+
+enum Unsent {
+    Server(sqlx::Error),
+    File(std::io::Error),
+}
+
+async fn send(
+    copy: &mut PgCopyIn<&mut PgConnection>,
+    file: &SeedFile,
+    mut sent: impl FnMut(u64),
+) -> Result<String, Unsent> {
+    let mut from = File::open(&file.path).map_err(Unsent::File)?;
+    let mut piece = vec![0; PIECE];
+    let mut hash = blake3::Hasher::new();
     let mut total = 0_u64;
-    while let Some(piece) = pieces.recv().await {
+    loop {
+        // Read where it is sent: what another thread would read ahead, the system does.
+        let read = from.read(&mut piece).map_err(Unsent::File)?;
+        if read == 0 {
+            return Ok(hash.finalize().to_hex().to_string());
+        }
+        let bytes = &piece[..read];
+        hash.update(bytes);
+        let begin = if total == 0 { bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes) } else { bytes };
+        copy.send(begin).await.map_err(Unsent::Server)?;
         let before = total;
-        total += piece.len() as u64;
-        copy.send(piece).await?;
+        total += read as u64;
         if total / TOLD > before / TOLD {
             sent(total);
         }
     }
-    if let Err(error) = reading.await? {
-        copy.abort("the file could not be read").await?;
-        return Err(error).with_context(|| format!("cannot read `{}`", file.shown.display()));
-    }
-    Ok(copy.finish().await?)
 }
 
 #[cfg(test)]

@@ -26,9 +26,10 @@ pub struct SeedFile {
     /// From the repository's root.
     pub shown: PathBuf,
     pub bytes: u64,
-    pub checksum: String,
+    /// Of one that was not read yet, nothing.
+    pub checksum: Option<String>,
     pub kind: Kind,
-    /// When it was read for its checksum.
+    /// When it was listed, or read for its checksum.
     pub stamp: Stamp,
 }
 
@@ -69,7 +70,8 @@ fn names(root: &Path, folder: &Path) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// The files of a folder in the order of their names. One whose checksum is known is not read.
+/// The files of a folder in the order of their names. One whose checksum is known is not read, and a CSV file not before
+/// somebody asks for it: it may be large, and whoever sends it reads it.
 pub fn list(root: &Path, folder: &Path, known: &Checksums, faults: &mut Vec<Fault>) -> Result<Vec<SeedFile>> {
     let place = root.join(folder);
     let names = names(root, folder)?;
@@ -87,27 +89,42 @@ pub fn list(root: &Path, folder: &Path, known: &Checksums, faults: &mut Vec<Faul
             continue;
         };
         let path = place.join(&name);
-        let read = read(&path, |stamp| known.of(&shown, stamp));
-        let read = read.with_context(|| format!("cannot read `{}`", shown.display()))?;
-        if let Some(at) = read.bad_byte {
-            let found = "a byte that is not UTF-8";
-            faults.push(fault(&shown, line_of(&path, at), "encoding", found, "UTF-8 throughout"));
-        } else if kind == Kind::Sql && read.bytes > SQL_LIMIT {
-            let found = format!("{:.0} MB of SQL", read.bytes as f64 / 1e6);
-            let expected = "at most 8 MB: rows in number go into an `NNNN_<table>.csv`, which is streamed";
-            faults.push(fault(&shown, None, "size", &found, expected));
-        }
-        seeds.push(SeedFile {
+        let metadata = std::fs::metadata(&path).with_context(|| format!("cannot read `{}`", shown.display()))?;
+        let stamp = Stamp::of(&metadata);
+        let mut seed = SeedFile {
             name: name.to_string_lossy().into_owned(),
             path,
+            bytes: metadata.len(),
+            checksum: known.of(&shown, &stamp),
             shown,
-            bytes: read.bytes,
-            checksum: read.checksum,
             kind,
-            stamp: read.stamp,
-        });
+            stamp,
+        };
+        if seed.kind == Kind::Sql {
+            check(&mut seed, faults)?;
+            if seed.bytes > SQL_LIMIT {
+                let found = format!("{:.0} MB of SQL", seed.bytes as f64 / 1e6);
+                let expected = "at most 8 MB: rows in number go into an `NNNN_<table>.csv`, which is streamed";
+                faults.push(fault(&seed.shown, None, "size", &found, expected));
+            }
+        }
+        seeds.push(seed);
     }
     Ok(seeds)
+}
+
+/// Reads a file for its checksum and its encoding, unless the checksum is known: then both are well.
+pub fn check(seed: &mut SeedFile, faults: &mut Vec<Fault>) -> Result<()> {
+    if seed.checksum.is_some() {
+        return Ok(());
+    }
+    let read = read(&seed.path).with_context(|| format!("cannot read `{}`", seed.shown.display()))?;
+    if let Some(at) = read.bad_byte {
+        let (line, found) = (line_of(&seed.path, at), "a byte that is not UTF-8");
+        faults.push(fault(&seed.shown, line, "encoding", found, "UTF-8 throughout"));
+    }
+    (seed.bytes, seed.stamp, seed.checksum) = (read.bytes, read.stamp, Some(read.checksum));
+    Ok(())
 }
 
 /// What only a look into the files finds: for those that are about to run.
@@ -166,13 +183,8 @@ struct Checked {
     bad_byte: Option<u64>,
 }
 
-/// Reads a file once, for its checksum and its encoding, unless the checksum is known: then both are well.
-fn read(path: &Path, known: impl FnOnce(&Stamp) -> Option<String>) -> io::Result<Checked> {
-    let metadata = std::fs::metadata(path)?;
-    let stamp = Stamp::of(&metadata);
-    if let Some(checksum) = known(&stamp) {
-        return Ok(Checked { bytes: metadata.len(), checksum, stamp, bad_byte: None });
-    }
+fn read(path: &Path) -> io::Result<Checked> {
+    let stamp = Stamp::of(&std::fs::metadata(path)?);
     let mut file = File::open(path)?;
     let mut hash = blake3::Hasher::new();
     let mut piece = vec![0; PIECE];
@@ -239,13 +251,13 @@ mod tests {
         let path = folder.path().join("x");
         let mut text = "x".repeat(PIECE - 1) + "語\n" + &"y".repeat(PIECE);
         files::write_atomically(&path, text.as_bytes(), 0o600).unwrap();
-        assert_eq!(read(&path, |_| None).unwrap().bad_byte, None);
+        assert_eq!(read(&path).unwrap().bad_byte, None);
         text.push('\n');
         let mut bytes = text.into_bytes();
         let at = bytes.len() as u64;
         bytes.extend(b"ok \xe8\xaa");
         files::write_atomically(&path, &bytes, 0o600).unwrap();
-        assert_eq!(read(&path, |_| None).unwrap().bad_byte, Some(at + 3));
+        assert_eq!(read(&path).unwrap().bad_byte, Some(at + 3));
         assert_eq!(line_of(&path, at + 3), Some(3));
     }
 }

@@ -45,16 +45,23 @@ pub enum State {
 }
 
 impl State {
+    /// Whatever the files are.
+    pub fn is_fresh(recorded: &Recorded) -> bool {
+        let entries = &recorded.entries;
+        entries.is_empty() || entries.iter().any(|entry| entry.filled > 0) && recorded.tables().next().is_none()
+    }
+
+    /// Files that were not read yet count as changed: they are to be read before, unless all is [fresh](Self::is_fresh).
     pub fn of(files: &[SeedFile], recorded: &Recorded, scale: u32) -> State {
         let entries = &recorded.entries;
-        if entries.is_empty() || entries.iter().any(|entry| entry.filled > 0) && recorded.tables().next().is_none() {
+        if State::is_fresh(recorded) {
             return State::Fresh;
         }
         let mut differences = Vec::new();
         for file in files {
             match entries.iter().find(|entry| entry.file == file.name) {
                 None => differences.push(format!("`{}` is new", file.name)),
-                Some(entry) if entry.checksum != file.checksum => {
+                Some(entry) if Some(&entry.checksum) != file.checksum.as_ref() => {
                     differences.push(format!("`{}` was changed", file.name));
                 }
                 Some(_) => {}

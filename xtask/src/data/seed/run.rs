@@ -120,6 +120,8 @@ async fn prepare(
         }
     };
     if now != job.recorded {
+        let mut faults = Vec::new();
+        job.files.iter_mut().try_for_each(|file| files::check(file, &mut faults))?;
         if rows == Rows::Keep && State::of(&job.files, &now, job.scale) == State::Same {
             return Ok(Outcome { files: Vec::new(), took: begun.elapsed(), was_done: true });
         }
@@ -144,29 +146,29 @@ async fn prepare(
         before = inserted(connection).await?;
     }
     let mut filled = Vec::new();
-    for (index, file) in job.files.iter().enumerate() {
-        let place = format!("{} ({} of {})", file.name, index + 1, job.files.len());
+    let files = job.files.len();
+    for (index, file) in job.files.iter_mut().enumerate() {
+        let place = format!("{} ({} of {files})", file.name, index + 1);
         progress.say(&name, Some(place.clone()));
         let done = one(connection, file, |bytes| {
             let (sent, all) = (units::megabytes(bytes), units::megabytes(file.bytes));
             progress.say(&name, Some(format!("{place}, {sent} of {all}")));
         });
-        if let Err(Stopped { error, trouble }) = done.await {
-            let failure = failed(&name, &format!("`{}`", file.name), count, trouble, hint);
-            return Err(failure.unwrap_or_else(|| error.context(format!("`{}` of `{name}` failed", file.name))));
-        }
+        let checksum = match done.await {
+            Ok(checksum) => checksum,
+            Err(Stopped { error, trouble }) => {
+                let failure = failed(&name, &format!("`{}`", file.name), count, trouble, hint);
+                return Err(failure.unwrap_or_else(|| error.context(format!("`{}` of `{name}` failed", file.name))));
+            }
+        };
+        file.checksum = Some(checksum.clone());
         let after = inserted(connection).await?;
         let more = |(table, rows): (&u32, &u64)| {
             let more = rows.saturating_sub(before.get(table).copied().unwrap_or(0));
             (more > 0).then_some((*table, more))
         };
         let (tables, counts): (Vec<u32>, Vec<u64>) = after.iter().filter_map(more).unzip();
-        filled.push(Filled {
-            file: file.name.clone(),
-            checksum: file.checksum.clone(),
-            rows: counts.iter().sum(),
-            tables,
-        });
+        filled.push(Filled { file: file.name.clone(), checksum, rows: counts.iter().sum(), tables });
         before = after;
     }
     // What is checked at the commit is checked while all can still roll back.
@@ -204,10 +206,12 @@ impl<E: Into<anyhow::Error>> From<E> for Stopped {
     }
 }
 
-async fn one(connection: &mut PgConnection, file: &SeedFile, sent: impl FnMut(u64)) -> Result<(), Stopped> {
-    match &file.kind {
+/// Runs a file; gives its checksum.
+async fn one(connection: &mut PgConnection, file: &SeedFile, sent: impl FnMut(u64)) -> Result<String, Stopped> {
+    let checksum = match &file.kind {
         Kind::Sql => {
             let text = files::text(file)?;
+            let checksum = file.checksum.clone().context("it was not read")?;
             // Every statement that succeeds says so, which tells the one that does not.
             let mut done = 0;
             let mut results = sqlx::raw_sql(AssertSqlSafe(text)).fetch_many(&mut *connection);
@@ -222,21 +226,22 @@ async fn one(connection: &mut PgConnection, file: &SeedFile, sent: impl FnMut(u6
                     }
                 }
             }
+            checksum
         }
         Kind::Csv(table) => {
             let columns = csv::header(&file.path)?.map_err(anyhow::Error::msg)?;
             let statement = csv::statement(table, &columns);
-            if let Err(error) = csv::copy(connection, file, &statement, sent).await {
+            csv::copy(connection, file, &statement, sent).await.map_err(|error| {
                 let said = error.downcast_ref::<sqlx::Error>().and_then(of_database);
                 let trouble = said.map(|said| trouble::of_csv(&file.shown, said));
-                return Err(Stopped { error, trouble });
-            }
+                Stopped { error, trouble }
+            })?
         }
-    }
+    };
     if file.has_changed() {
         return Err(anyhow::anyhow!("`{}` was changed while it was read", file.shown.display()).into());
     }
-    Ok(())
+    Ok(checksum)
 }
 
 fn of_database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
