@@ -47,7 +47,7 @@ const AGAIN_FAR: &str = "nothing to do, 20 ms";
 /// Added to each way.
 const LATENCY: Duration = Duration::from_millis(10);
 /// Odd, so that the median is a figure that was measured.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 15;
 /// How often a round measures what takes milliseconds.
 const REPEATS: usize = 5;
 

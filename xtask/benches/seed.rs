@@ -43,7 +43,7 @@ const AGAIN: &str = "seed, unchanged";
 const HELP: &str = "--help";
 const MEMORY: &str = "memory of seed";
 /// Odd, so that the median is a figure that was measured.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 /// How often a round measures what takes milliseconds.
 const REPEATS: usize = 5;
 
