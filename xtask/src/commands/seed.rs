@@ -73,7 +73,7 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
             return Err(error);
         }
     };
-    known.keep(&instance, jobs.iter().flat_map(|job| &job.files))?;
+    known.keep(&instance, jobs.iter().chain(&same).flat_map(|job| &job.files))?;
     drop(lock);
     let done = report(cx, args, &jobs, &outcomes, &same, begun);
     target::leave_to_exit((jobs, same));
