@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgErrorPosition};
 use sqlx::{AssertSqlSafe, Column, Either, Row};
 
-use super::catalog::{self, Catalog, Raw};
+use super::catalog::{self, Catalog};
 use super::history::{self, History};
 use super::locks::Timeouts;
 use super::plan::Step;
@@ -22,6 +22,8 @@ const TABLE_EXISTS: &str = "42P07";
 /// The row before a stretch of steps, and its time in nanoseconds. What was applied is recorded with COMMIT, all rows at
 /// once.
 const MARK: &str = "xtask_step";
+/// The row with the catalog that the message leaves, where it is asked for.
+pub const CATALOG: &str = "xtask_catalog";
 const MOMENT: &str = "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000000000::float8)::bigint";
 
 /// What a message has done; the transaction is still open.
@@ -126,14 +128,13 @@ impl Batch {
 
     /// Sends it and reads every answer.
     pub async fn send(&self, connection: &mut PgConnection, steps: &[Step<'_>]) -> Outcome {
-        let (mut done, mut rows) = (Done::default(), Vec::new());
+        let mut done = Done::default();
         // Which stretch is at work, and how many of its statements are done.
         let (mut stretch, mut finished, mut begun) = (None::<usize>, 0_usize, 0_i64);
         let mut answers = sqlx::raw_sql(AssertSqlSafe(self.text.clone())).fetch_many(connection);
         loop {
             match answers.try_next().await {
                 Ok(None) => {
-                    done.catalog = (!rows.is_empty()).then(|| catalog::assemble(&rows));
                     return Outcome::Done(Box::new(done));
                 }
                 Ok(Some(Either::Left(_))) => finished += 1,
@@ -146,9 +147,9 @@ impl Batch {
                         }
                         (stretch, finished, begun) = (Some(stretch.map_or(0, |stretch| stretch + 1)), 0, now);
                     }
-                    Some(catalog::ROW) => match Raw::read(&row) {
-                        Ok(raw) => rows.push(raw),
-                        Err(error) => return Outcome::Lost(error.into()),
+                    Some(CATALOG) => match row.try_get(0).map_err(Into::into).and_then(catalog::kept) {
+                        Ok(catalog) => done.catalog = Some(catalog),
+                        Err(error) => return Outcome::Lost(error),
                     },
                     _ => {}
                 },

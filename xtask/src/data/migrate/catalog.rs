@@ -2,13 +2,14 @@
 //! and not the name of the schema that is worked in, so the same migrations give the same text everywhere.
 //!
 //! It is a good part of what a run costs its server. So the server gives plain rows of its catalogs, each for itself, of what
-//! users made, and what belongs together is put together here: joins and sorting took it longer than all else of it.
+//! users made, as JSON, and what belongs together is put together here: joins and sorting took it longer than all else of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use sqlx::postgres::{PgConnection, PgRow};
+use serde_json::Value;
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::engine::postgres::FIRST_OF_USERS;
@@ -16,14 +17,17 @@ use crate::engine::postgres::FIRST_OF_USERS;
 /// Object to definition: `column learning_sessions.mood` to `text not null`.
 pub type Catalog = BTreeMap<String, String>;
 
-/// What the first column of a row is called.
-pub const ROW: &str = "xtask_object";
+/// What the rows stand under, where a catalog is kept as rows.
+const ROWS: &str = "rows";
 
 /// Our own tables, and those of sqlx.
 const OURS: [&str; 2] = ["_sqlx_migrations", "_xtask_"];
 /// Longer definitions, in bytes, are kept as hashes.
 const LONGEST: usize = 300;
 pub const HASHED: &str = "blake3:";
+
+/// Kinds of relations whose columns are their own: tables, partitioned and foreign ones.
+const WITH_COLUMNS: [&str; 3] = ["r", "p", "f"];
 
 /// Numbers that PostgreSQL gave its own objects for good (`pg_class.dat` and its like).
 const PG_CLASS: i64 = 1259;
@@ -51,85 +55,88 @@ mod kind {
     pub const EXTENSION: &str = "extension";
 }
 
-/// The statement that gives the rows.
-pub fn query() -> String {
-    // 100 is the default collation, 950 is "C", which `name` (19) and `name[]` (1003) have.
-    format!(
-        r"SELECT '{namespace}' AS {ROW}, oid::bigint AS id, 0::bigint AS other, nspname::text AS name, (nspname = current_schema())::text AS one, NULL::text AS two
-  FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
-UNION ALL
-SELECT '{member}', classid::bigint, objid::bigint, '', NULL, NULL FROM pg_catalog.pg_depend WHERE refclassid = {PG_EXTENSION} AND deptype = 'e'
-UNION ALL
-SELECT '{class}', oid::bigint, relnamespace::bigint, relname::text, relkind::text,
-  concat_ws(' ', relkind, relpersistence, reloptions::text, CASE WHEN relrowsecurity THEN 'row security' END,
-    CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid, true) END)
-  FROM pg_catalog.pg_class WHERE oid >= {FIRST_OF_USERS} AND relnamespace <> {PG_TOAST}
-UNION ALL
-SELECT '{description}', objoid::bigint, objsubid::bigint, '', description, NULL FROM pg_catalog.pg_description
-  WHERE objoid >= {FIRST_OF_USERS} AND classoid = {PG_CLASS}
-UNION ALL
-SELECT '{attribute}', attrelid::bigint, attnum::bigint, attname::text,
-  concat_ws(' ', format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'not null' END,
-    CASE WHEN attcollation NOT IN (0, 100) AND (attcollation <> 950 OR atttypid NOT IN (19, 1003)) THEN 'collate ' || attcollation::regcollation::text END,
-    CASE WHEN attidentity <> '' THEN 'identity ' || attidentity::text END, CASE WHEN attgenerated <> '' THEN 'generated' END), NULL
-  FROM pg_catalog.pg_attribute WHERE attrelid >= {FIRST_OF_USERS} AND attnum > 0 AND NOT attisdropped
-    AND attrelid IN (SELECT oid FROM pg_catalog.pg_class WHERE oid >= {FIRST_OF_USERS} AND relkind IN ('r', 'p', 'f', 'c'))
-UNION ALL
-SELECT '{default}', adrelid::bigint, adnum::bigint, '', pg_get_expr(adbin, adrelid), NULL FROM pg_catalog.pg_attrdef WHERE adrelid >= {FIRST_OF_USERS}
-UNION ALL
-SELECT '{constraint}', CASE conrelid WHEN 0 THEN contypid ELSE conrelid END::bigint, conindid::bigint, conname::text, contype::text,
-  pg_get_constraintdef(oid, true)
-  FROM pg_catalog.pg_constraint WHERE oid >= {FIRST_OF_USERS} AND contype <> 'n'
-UNION ALL
-SELECT '{index}', indexrelid::bigint, indrelid::bigint, '',
-  CASE WHEN indisprimary THEN '' ELSE pg_get_indexdef(indexrelid, 0, true) END || CASE WHEN indisvalid THEN '' ELSE ' invalid' END, NULL
-  FROM pg_catalog.pg_index WHERE indexrelid >= {FIRST_OF_USERS}
-UNION ALL
-SELECT '{trigger}', tgrelid::bigint, 0, tgname::text, tgenabled::text || ' ' || pg_get_triggerdef(oid, true), NULL
-  FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
-UNION ALL
-SELECT '{policy}', polrelid::bigint, 0, polname::text,
-  concat_ws(' ', polcmd, polpermissive, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)), NULL FROM pg_catalog.pg_policy
-UNION ALL
-SELECT '{sequence}', seqrelid::bigint, 0, '', concat_ws(' ', format_type(seqtypid, NULL), seqstart, seqincrement, seqmin, seqmax, seqcycle), NULL
-  FROM pg_catalog.pg_sequence
-UNION ALL
-SELECT '{proc}', oid::bigint, pronamespace::bigint, proname::text, pg_get_function_identity_arguments(oid),
-  concat_ws(' ', prokind, (SELECT lanname FROM pg_catalog.pg_language WHERE pg_language.oid = prolang), provolatile, proisstrict, prosecdef,
-    proconfig::text, pg_get_function_result(oid), prosrc, pg_get_function_sqlbody(oid))
-  FROM pg_catalog.pg_proc WHERE oid >= {FIRST_OF_USERS}
-UNION ALL
-SELECT '{type_}', oid::bigint, typnamespace::bigint, typname::text, typrelid::text,
-  concat_ws(' ', typtype, CASE WHEN typbasetype <> 0 THEN format_type(typbasetype, typtypmod) END, CASE WHEN typnotnull THEN 'not null' END)
-  FROM pg_catalog.pg_type WHERE oid >= {FIRST_OF_USERS} AND typtype IN ('d', 'e', 'r', 'c')
-UNION ALL
-SELECT '{enum_}', enumtypid::bigint, 0, enumlabel::text, enumsortorder::text, quote_literal(enumlabel) FROM pg_catalog.pg_enum
-  WHERE enumtypid >= {FIRST_OF_USERS}
-UNION ALL
-SELECT '{extension}', 0, 0, extname::text, NULL, NULL FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql'",
-        namespace = kind::NAMESPACE,
-        member = kind::MEMBER,
-        class = kind::CLASS,
-        description = kind::DESCRIPTION,
-        attribute = kind::ATTRIBUTE,
-        default = kind::DEFAULT,
-        constraint = kind::CONSTRAINT,
-        index = kind::INDEX,
-        trigger = kind::TRIGGER,
-        policy = kind::POLICY,
-        sequence = kind::SEQUENCE,
-        proc = kind::PROC,
-        type_ = kind::TYPE,
-        enum_ = kind::ENUM,
-        extension = kind::EXTENSION,
-    )
+/// What is asked of each catalog, as it stands there: casts and concatenations cost a server that has just begun a session
+/// more than the rows do. By kind: the columns, and of which rows.
+fn questions() -> [(&'static str, &'static str, String); 15] {
+    let of_users = |number: &str, of: &str| format!("{of} WHERE {number} >= {FIRST_OF_USERS}");
+    // 100 is the default collation, 950 is "C", which `name` (19) and `name[]` (1003) have; 2200 is `public`.
+    [
+        (
+            kind::NAMESPACE,
+            "oid, nspname, nspname = current_schema()",
+            format!("{} OR oid = 2200", of_users("oid", "pg_namespace")),
+        ),
+        (kind::MEMBER, "classid, objid", format!("pg_depend WHERE refclassid = {PG_EXTENSION} AND deptype = 'e'")),
+        (
+            kind::CLASS,
+            "oid, relnamespace, relname, relkind, relpersistence, reloptions::text, relrowsecurity, \
+             CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid, true) END",
+            format!("{} AND relnamespace <> {PG_TOAST}", of_users("oid", "pg_class")),
+        ),
+        (
+            kind::DESCRIPTION,
+            "objoid, objsubid, description",
+            format!("{} AND classoid = {PG_CLASS}", of_users("objoid", "pg_description")),
+        ),
+        (
+            kind::ATTRIBUTE,
+            "attrelid, attnum, attname, format_type(atttypid, atttypmod), attnotnull, \
+             CASE WHEN attcollation NOT IN (0, 100) AND (attcollation <> 950 OR atttypid NOT IN (19, 1003)) \
+             THEN attcollation::regcollation END, attidentity, attgenerated",
+            format!("{} AND attnum > 0 AND NOT attisdropped", of_users("attrelid", "pg_attribute")),
+        ),
+        (kind::DEFAULT, "adrelid, adnum, pg_get_expr(adbin, adrelid)", of_users("adrelid", "pg_attrdef")),
+        (
+            kind::CONSTRAINT,
+            "conrelid, contypid, conindid, conname, contype, pg_get_constraintdef(oid, true)",
+            format!("{} AND contype <> 'n'", of_users("oid", "pg_constraint")),
+        ),
+        (
+            kind::INDEX,
+            "indexrelid, indrelid, indisvalid, pg_get_indexdef(indexrelid, 0, true)",
+            format!("{} AND NOT indisprimary", of_users("indexrelid", "pg_index")),
+        ),
+        (
+            kind::TRIGGER,
+            "tgrelid, tgname, tgenabled, pg_get_triggerdef(oid, true)",
+            "pg_trigger WHERE NOT tgisinternal".to_owned(),
+        ),
+        (
+            kind::POLICY,
+            "polrelid, polname, polcmd, polpermissive, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)",
+            "pg_policy".to_owned(),
+        ),
+        (
+            kind::SEQUENCE,
+            "seqrelid, format_type(seqtypid, NULL), seqstart, seqincrement, seqmin, seqmax, seqcycle",
+            "pg_sequence".to_owned(),
+        ),
+        (
+            kind::PROC,
+            "oid, pronamespace, proname, pg_get_function_identity_arguments(oid), prokind, \
+             (SELECT lanname FROM pg_catalog.pg_language WHERE pg_language.oid = prolang), provolatile, proisstrict, \
+             prosecdef, proconfig::text, pg_get_function_result(oid), prosrc, pg_get_function_sqlbody(oid)",
+            of_users("oid", "pg_proc"),
+        ),
+        (
+            kind::TYPE,
+            "oid, typnamespace, typname, typrelid, typtype, \
+             CASE WHEN typbasetype <> 0 THEN format_type(typbasetype, typtypmod) END, typnotnull",
+            format!("{} AND typtype IN ('d', 'e', 'r', 'c')", of_users("oid", "pg_type")),
+        ),
+        (kind::ENUM, "enumtypid, enumsortorder, quote_literal(enumlabel)", of_users("enumtypid", "pg_enum")),
+        (kind::EXTENSION, "extname", "pg_extension WHERE extname <> 'plpgsql'".to_owned()),
+    ]
 }
 
-/// The catalog as it is now, as an expression that [`kept`] reads again: the rows as they are, numbers and all. Those stay
+/// The catalog as it is now, as an expression that [`kept`] reads: the rows as they are, numbers and all. Those of a run stay
 /// with the server; nobody reads them before somebody asks what was altered.
 pub fn expression() -> String {
-    let rows = query();
-    format!("(SELECT json_agg(json_build_array({ROW}, id, other, name, one, two))::text FROM ({rows}) AS rows)")
+    let questions = questions();
+    let each = questions.iter().map(|(kind, columns, rows)| {
+        format!("'{kind}', (SELECT json_agg(json_build_array({columns})) FROM pg_catalog.{rows})")
+    });
+    format!("json_build_object('{ROWS}', json_build_object({}))::text", each.collect::<Vec<_>>().join(",\n"))
 }
 
 /// A catalog that was kept: as objects, or as the rows of an [`expression`].
@@ -137,27 +144,22 @@ pub fn kept(text: &str) -> Result<Catalog> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Kept {
+        Rows { rows: BTreeMap<String, Option<Vec<Vec<Value>>>> },
         Objects(Catalog),
-        Rows(Vec<Fields>),
     }
-    type Fields = (String, i64, i64, String, Option<String>, Option<String>);
     Ok(match serde_json::from_str(text).context("the recorded catalog cannot be read")? {
         Kept::Objects(catalog) => catalog,
-        Kept::Rows(rows) => {
-            let raw = |(kind, id, other, name, one, two): Fields| {
-                let (one, two) = (one.unwrap_or_default(), two.unwrap_or_default());
-                Raw { kind, id, other, name, one, two }
-            };
-            assemble(&rows.into_iter().map(raw).collect::<Vec<_>>())
+        Kept::Rows { rows } => {
+            let all = rows.iter().flat_map(|(kind, rows)| rows.iter().flatten().map(move |row| Raw::read(kind, row)));
+            assemble(&all.collect::<Option<Vec<_>>>().context("the recorded catalog has rows of another kind")?)
         }
     })
 }
 
 /// The catalog as it is now.
 pub async fn present(connection: &mut PgConnection) -> Result<Catalog> {
-    let rows = sqlx::raw_sql(AssertSqlSafe(query())).fetch_all(connection).await?;
-    let rows: Vec<Raw> = rows.iter().map(Raw::read).collect::<Result<_, _>>()?;
-    Ok(assemble(&rows))
+    let sql = format!("SELECT {}", expression());
+    kept(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get(0)?)
 }
 
 /// A row of one of the catalogs.
@@ -172,16 +174,63 @@ pub struct Raw {
 }
 
 impl Raw {
-    pub fn read(row: &PgRow) -> Result<Raw, sqlx::Error> {
-        let text = |index: usize| row.try_get::<Option<String>, _>(index).map(Option::unwrap_or_default);
-        Ok(Raw {
-            kind: text(0)?,
-            id: row.try_get(1)?,
-            other: row.try_get(2)?,
-            name: text(3)?,
-            one: text(4)?,
-            two: text(5)?,
-        })
+    /// From a row as its question gives it. Flags and numbers are written as PostgreSQL's `concat_ws` does.
+    fn read(kind: &str, row: &[Value]) -> Option<Raw> {
+        let part = |index: usize| match row.get(index) {
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::Number(number)) => Some(number.to_string()),
+            Some(Value::Bool(holds)) => Some(if *holds { "t" } else { "f" }.to_owned()),
+            _ => None,
+        };
+        let text = |index: usize| part(index).unwrap_or_default();
+        let holds = |index: usize| row.get(index).and_then(Value::as_bool).unwrap_or_default();
+        let words = |parts: Vec<Option<String>>| parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let number = |index: usize| part(index)?.parse::<i64>().ok();
+        let when = |holds: bool, word: &str| holds.then(|| word.to_owned());
+        let named = |word: &str, index: usize| {
+            part(index).filter(|value| !value.is_empty()).map(|value| format!("{word} {value}"))
+        };
+        let (id, other, name, one, two) = match kind {
+            kind::NAMESPACE => (number(0)?, 0, text(1), holds(2).to_string(), String::new()),
+            kind::MEMBER => (number(0)?, number(1)?, String::new(), String::new(), String::new()),
+            kind::CLASS => {
+                let definition = vec![part(3), part(4), part(5), when(holds(6), "row security"), part(7)];
+                (number(0)?, number(1)?, text(2), text(3), words(definition))
+            }
+            kind::DESCRIPTION | kind::DEFAULT => (number(0)?, number(1)?, String::new(), text(2), String::new()),
+            kind::ATTRIBUTE => {
+                let generated = part(7).is_some_and(|how| !how.is_empty());
+                let collation = named("collate", 5);
+                let definition = [
+                    part(3),
+                    when(holds(4), "not null"),
+                    collation,
+                    named("identity", 6),
+                    when(generated, "generated"),
+                ];
+                (number(0)?, number(1)?, text(2), words(definition.into()), String::new())
+            }
+            kind::CONSTRAINT => {
+                let of = number(0).filter(|table| *table != 0).or_else(|| number(1))?;
+                (of, number(2)?, text(3), text(4), text(5))
+            }
+            kind::INDEX => {
+                let invalid = if holds(2) { "" } else { " invalid" };
+                (number(0)?, number(1)?, String::new(), format!("{}{invalid}", text(3)), String::new())
+            }
+            kind::TRIGGER => (number(0)?, 0, text(1), format!("{} {}", text(2), text(3)), String::new()),
+            kind::POLICY => (number(0)?, 0, text(1), words((2..6).map(part).collect()), String::new()),
+            kind::SEQUENCE => (number(0)?, 0, String::new(), words((1..7).map(part).collect()), String::new()),
+            kind::PROC => (number(0)?, number(1)?, text(2), text(3), words((4..13).map(part).collect())),
+            kind::TYPE => {
+                let definition = vec![part(4), part(5), when(holds(6), "not null")];
+                (number(0)?, number(1)?, text(2), text(3), words(definition))
+            }
+            kind::ENUM => (number(0)?, 0, String::new(), text(1), text(2)),
+            kind::EXTENSION => (0, 0, text(0), String::new(), String::new()),
+            _ => return None,
+        };
+        Some(Raw { kind: kind.to_owned(), id, other, name, one, two })
     }
 }
 
@@ -201,6 +250,7 @@ pub fn assemble(rows: &[Raw]) -> Catalog {
     let rows = Rows(by_kind);
     let spaces: HashMap<i64, String> = rows
         .of(kind::NAMESPACE)
+        .filter(|space| !space.name.starts_with("pg_"))
         .map(|space| (space.id, if space.one == "true" { String::new() } else { format!("{}.", space.name) }))
         .collect();
     let members: HashSet<(i64, i64)> = rows.of(kind::MEMBER).map(|member| (member.id, member.other)).collect();
@@ -238,7 +288,8 @@ pub fn assemble(rows: &[Raw]) -> Catalog {
         let comment = parts.comments.get(&(class.id, 0)).map(|comment| format!(" {comment}")).unwrap_or_default();
         add(format!("{word} {name}"), &format!("{}{comment}", class.two));
     }
-    for column in rows.of(kind::ATTRIBUTE) {
+    let has_columns = |id: i64| classes.get(&id).is_some_and(|class| WITH_COLUMNS.contains(&class.one.as_str()));
+    for column in rows.of(kind::ATTRIBUTE).filter(|column| has_columns(column.id)) {
         let Some(name) = relations.get(&column.id) else { continue };
         let place = (column.id, column.other);
         let default = parts.defaults.get(&place).map(|default| format!(" default {default}")).unwrap_or_default();
@@ -344,12 +395,15 @@ mod tests {
 
     #[test]
     fn a_catalog_is_kept_as_rows_or_as_objects() {
-        let rows = r#"[["namespace", 1, 0, "public", "true", null], ["class", 10, 1, "people", "r", "r p"],
-            ["attribute", 10, 1, "id", "bigint not null", null]]"#;
-        let objects = r#"{"column people.id": "bigint not null", "table people": "r p"}"#;
+        let rows = r#"{"rows": {"namespace": [["1", "public", true]], "policy": null,
+            "class": [["10", "1", "people", "r", "p", "{fillfactor=70}", false, null],
+                ["11", "1", "ids", "S", "p", null, false, null]],
+            "attribute": [["10", 1, "id", "bigint", true, null, "a", ""], ["11", 1, "last_value", "bigint", true, null, "", ""]],
+            "sequence": [["11", "bigint", 1, 1, 1, 9223372036854775807, false]]}}"#;
+        let objects = r#"{"column people.id": "bigint not null identity a", "table people": "r p {fillfactor=70}",
+            "sequence ids": "S p", "sequence ids range": "bigint 1 1 1 9223372036854775807 f"}"#;
         assert_eq!(kept(rows).unwrap(), kept(objects).unwrap());
-        assert_eq!(kept(rows).unwrap().len(), 2);
-        assert!(kept("[1]").is_err());
+        assert!(kept("[1]").is_err() && kept(r#"{"rows": {"class": [[null]]}}"#).is_err());
     }
 
     #[test]

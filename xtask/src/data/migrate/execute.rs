@@ -135,7 +135,7 @@ impl<'j, 'a> Job<'j, 'a> {
         if is_last {
             end.push_str(&match self.altered {
                 // What is to be recorded is not what is there.
-                Some(_) => format!("{};\n", catalog::query()),
+                Some(_) => format!("SELECT {} AS {};\n", catalog::expression(), batch::CATALOG),
                 None => self.catalog_record(None)?,
             });
         }
