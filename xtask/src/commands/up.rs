@@ -116,7 +116,7 @@ async fn migrate(cx: &Context, args: &UpArgs, steps: &[Step<'_>], results: &mut 
 /// What an engine starts with.
 enum Ready {
     Native(Programs),
-    Docker(docker::start::Prepared),
+    Docker(docker::prepare::Prepared),
 }
 
 async fn prepare(
@@ -307,7 +307,7 @@ async fn dry_run(cx: &Context, args: &UpArgs, selected: &[String]) -> Result<Exi
 async fn unchanged(cx: &Context, args: &UpArgs, engine: &Engine<'_>, lock: &Lock, steps: &[Step<'_>]) -> Result<Exit> {
     let (ready, kind) = match engine {
         Engine::Native(_) => (Ready::Native(Programs::default()), EngineKind::Native),
-        Engine::Docker(_) => (Ready::Docker(docker::start::Prepared::default()), EngineKind::Docker),
+        Engine::Docker(_) => (Ready::Docker(docker::prepare::Prepared::default()), EngineKind::Docker),
     };
     let begun = Instant::now();
     let mut results = carry_out(cap_of(args), engine, steps, &ready, lock).await?;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::docker::client;
 use super::docker::images::{self, Image};
-use super::docker::start::missing_failure;
+use super::docker::prepare::missing_failure;
 use crate::instance::{EngineKind, Instance};
 use crate::stack::{Service, Stack};
 use crate::ui::{Exit, Failure};

@@ -1,13 +1,15 @@
 //! The docker engine: the stack as a Compose project of the generated file.
 //!
 //! Reading order: [`client`] (how Docker is asked), [`containers`] (what runs), [`images`], [`networks`] and [`volumes`]
-//! (what must be there first; how a new database gets its data), [`start`] (from a plan to servers that answer),
-//! [`project`] (which Compose project an instance is). Everything is asked of the engine each time.
+//! (what must be there first; how a new database gets its data), [`prepare`] (what stands in the way of a plan), [`start`]
+//! and [`answers`] (from there to servers that answer), [`project`] (which Compose project an instance is). Everything is asked of the engine each time.
 
+pub mod answers;
 pub mod client;
 pub mod containers;
 pub mod images;
 pub mod networks;
+pub mod prepare;
 pub mod project;
 pub mod start;
 pub mod volumes;
