@@ -306,6 +306,13 @@ impl Drop for Checkout {
             let down =
                 Command::new("docker").args(["compose", "--project-name", project, "down", "--volumes"]).output();
             assert!(down.is_ok_and(|down| down.status.success()) || std::thread::panicking());
+            // Those that an upgrade has put aside are no part of the project.
+            let of_project = format!("name=^{project}_");
+            let aside = Command::new("docker").args(["volume", "ls", "--quiet", "--filter", &of_project]).output();
+            for volume in aside.iter().flat_map(|aside| std::str::from_utf8(&aside.stdout)).flat_map(str::lines) {
+                let removed = Command::new("docker").args(["volume", "rm", volume]).output();
+                assert!(removed.is_ok_and(|removed| removed.status.success()) || std::thread::panicking());
+            }
         }
         // A test may have broken the configuration: no server outlives its test.
         for pid in self.servers() {

@@ -156,12 +156,18 @@ pub async fn inspect<T: DeserializeOwned>(kind: &str, names: &[String]) -> Resul
     }
     let arguments: Vec<&str> = [kind, "inspect"].into_iter().chain(names.iter().map(String::as_str)).collect();
     let ran = docker(&arguments, Input::Text(String::new())).await?;
-    let only_missing = || ran.stderr.lines().all(|line| line.to_lowercase().contains("no such"));
-    if !ran.status.success() && !only_missing() {
+    if !ran.status.success() && !ran.stderr.lines().all(|line| says_missing(line, kind)) {
         checked(ran)?;
         return Ok(Vec::new());
     }
     parse(&ran)
+}
+
+/// Whether a line says that a thing of that kind is not there. The engine has two ways to say it: `No such container: <name>`
+/// (also of images and volumes), and `network <name> not found`.
+fn says_missing(line: &str, kind: &str) -> bool {
+    let line = line.to_lowercase();
+    line.contains(&format!("no such {kind}")) || (line.contains(&format!("{kind} ")) && line.ends_with(" not found"))
 }
 
 /// One name or id a line.
@@ -202,5 +208,20 @@ impl Compose {
         }
         command.envs(&self.variables).env("COMPOSE_PROJECT_NAME", &self.project);
         tokio::task::spawn_blocking(move || tools::run(command, input)).await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::says_missing;
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_failed() {
+        assert!(says_missing("Error response from daemon: No such container: web", "container"));
+        assert!(says_missing("Error response from daemon: No such image: web:latest", "image"));
+        assert!(says_missing("Error response from daemon: get web: no such volume", "volume"));
+        assert!(says_missing("Error response from daemon: network web not found", "network"));
+        assert!(!says_missing("dial tcp: lookup engine: no such host", "network"));
+        assert!(!says_missing("Error response from daemon: plugin \"web\" not found", "volume"));
     }
 }

@@ -199,8 +199,10 @@ impl Docker<'_> {
             .collect();
         if !ids.is_empty() {
             // It would run the old server on the new data.
-            client::ask(&["rm", "--force"].into_iter().chain(ids.iter().map(String::as_str)).collect::<Vec<_>>())
-                .await?;
+            client::ask(
+                &["rm", "--force", "--volumes"].into_iter().chain(ids.iter().map(String::as_str)).collect::<Vec<_>>(),
+            )
+            .await?;
         }
         volumes::put_aside(&volume, major, &self.stack.image_of(service), &self.container("aside")).await
     }

@@ -85,7 +85,7 @@ pub async fn remove_containers(identity: &Identity) -> Result<usize> {
     let ids: Vec<&str> = ours.map(|container| container.id.as_str()).collect();
     if !ids.is_empty() {
         client::ask(&[&["stop"][..], &ids].concat()).await?;
-        client::ask(&[&["rm"][..], &ids].concat()).await?;
+        client::ask(&[&["rm", "--volumes"][..], &ids].concat()).await?;
     }
     Ok(ids.len())
 }

@@ -176,7 +176,7 @@ pub async fn template(image: &Image, major: u32, login: &Login) -> Result<Option
         (Some(template), Some(mark)) if mark.created_at >= template.created_at => return Ok(Some(name)),
         (None, None) => {}
         _ => {
-            client::ask(&["rm", "--force", &name]).await?;
+            client::ask(&["rm", "--force", "--volumes", &name]).await?;
             client::ask(&["volume", "rm", "--force", &mark, &name]).await?;
         }
     }
