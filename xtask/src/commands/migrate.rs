@@ -20,7 +20,6 @@ use crate::data::migrate::fault::{self, Fault};
 use crate::data::migrate::locks::Timeouts;
 use crate::data::migrate::plan::{self, Back, Direction, Gaps, State, Step};
 use crate::data::migrate::{self, Fate, Set, source};
-use crate::data::sql;
 use crate::data::target;
 use crate::engine::plan::Action;
 use crate::engine::server::Observed;

@@ -11,6 +11,5 @@ pub mod references;
 pub mod restore;
 pub mod seed;
 pub mod side;
-pub mod sql;
 pub mod stamp;
 pub mod target;

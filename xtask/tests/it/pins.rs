@@ -154,10 +154,10 @@ fn doctor_tells_where_pins_and_flake_disagree() {
 fn doctor_tells_where_manifests_toolchain_and_cargo_lock_disagree() {
     let checkout = Checkout::new();
     checkout.run(&["doctor"]).silent_about("cargo-lock");
-    for folder in ["xtask/src", "xtask/archive/src"] {
+    for folder in ["xtask/src", "xtask/archive/src", "xtask/sql/src"] {
         fs::create_dir_all(checkout.root.join(folder)).unwrap();
     }
-    for file in ["Cargo.toml", "Cargo.lock", "xtask/Cargo.toml", "xtask/archive/Cargo.toml"] {
+    for file in ["Cargo.toml", "Cargo.lock", "xtask/Cargo.toml", "xtask/archive/Cargo.toml", "xtask/sql/Cargo.toml"] {
         fs::copy(repository().join(file), checkout.root.join(file)).unwrap();
     }
     checkout.run(&["doctor"]).says("info     cargo-lock: Cargo.lock pins").silent_about("toolchain-");

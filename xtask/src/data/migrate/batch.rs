@@ -10,7 +10,6 @@ use super::catalog::{self, Catalog};
 use super::history::{self, History};
 use super::locks::Timeouts;
 use super::plan::Step;
-use crate::data::sql;
 use crate::engine::postgres::{Lasting, literal, uncompressed_pages};
 
 /// Said by the message itself: somebody else is migrating, or has migrated since the plan was made. No number is spelled so,

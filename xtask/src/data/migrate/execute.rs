@@ -19,7 +19,6 @@ use super::history::{self, History};
 use super::locks::{self, Patience, Timeouts};
 use super::plan::{Direction, Segment, Step};
 use super::source::{Migration, Source};
-use crate::data::sql;
 use crate::data::target::Target;
 use crate::engine::postgres::literal;
 

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use super::batch::StepError;
-use crate::data::sql;
 use crate::ui::{Exit, Failure};
 
 #[derive(Debug, Clone)]

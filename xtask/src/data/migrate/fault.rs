@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::data::sql;
 use crate::ui::{Exit, Failure, units};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,7 +1,7 @@
 //! What is to be known of the text of a migration before it is run: what of it cannot be run here, whether it only defines
 //! objects, and whether two texts say the same. What psql alone understands is found here, before anything runs.
 
-use crate::data::sql::{self, Flaw, Kind, Statement, Token};
+use sql::{Flaw, Kind, Statement, Token};
 
 /// As psql asks it: the first bytes of the file.
 pub const NO_TRANSACTION: &str = "-- no-transaction";

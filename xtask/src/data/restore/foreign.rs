@@ -24,7 +24,6 @@ use super::database::Place;
 use super::load;
 use crate::data::locale::{self, Origin, OtherLocale};
 use crate::data::side::{self, Purpose, Side};
-use crate::data::sql;
 use crate::tools;
 use crate::ui::{Exit, Failure};
 

@@ -13,7 +13,6 @@ use super::database::Place;
 use super::load::{self, Source};
 use crate::context::unknown;
 use crate::data::backup::manifest::{Evidence, Table};
-use crate::data::sql;
 use crate::engine::postgres::{self, identifier};
 use crate::ui::{Exit, Failure, units};
 

@@ -1,6 +1,6 @@
 //! What a seed may not hold: all seeds of a database are one transaction, and it is the server that reads them.
 
-use crate::data::sql::{self, Statement};
+use sql::Statement;
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {

@@ -4,8 +4,6 @@ use std::path::Path;
 
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
-use crate::data::sql;
-
 /// A line longer than this is cut.
 const LINE_LIMIT: usize = 160;
 /// An error of a table that is not there (PostgreSQL's documentation, appendix A).
