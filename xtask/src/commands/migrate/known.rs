@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::context::Context;
@@ -67,7 +66,8 @@ pub async fn is_done(cx: &Context, names: &[String]) -> Result<bool> {
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
     let read = async |row: PgRow, target: &mut Target<'_>| {
         let files = files.get(target.name()).map(String::as_str).unwrap_or_default();
-        Ok(known.holds(&subject(target.name()), &format!("{files} {}", row.try_get::<&str, _>(0)?)))
+        let fingerprint = migrate::read_fingerprint(&row, target.postgres)?;
+        Ok(known.holds(&subject(target.name()), &format!("{files} {fingerprint}")))
     };
     let opened = target::open_asking(&engine, &cx.stack, names, migrate::fingerprint, read).await;
     Ok(opened.is_ok_and(|opened| opened.iter().all(|(_, is_same)| *is_same)))

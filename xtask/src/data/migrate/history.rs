@@ -130,13 +130,21 @@ impl History {
         state_query(&self.table(table))
     }
 
-    /// An expression for which tables hold the histories, and what they hold. It needs them to be there.
+    /// Expressions for which tables hold the histories, and what they hold, in whatever order. They need the tables to be
+    /// there. A server that has just begun a session knows few functions yet, and is asked for none that it need not look up.
     pub fn fingerprint(tables: &[String]) -> String {
         let each = tables.iter().map(|table| {
-            let (place, state) = (literal(&format!(".{table}")), state_query(&identifier(table)));
-            format!("to_regclass(quote_ident(current_schema()) || {place})::oid, md5(({state}))")
+            let table = identifier(table);
+            let number = format!("{}::regclass::oid::text", literal(&table));
+            format!("{number}, (SELECT md5(string_agg(history::text, '')) FROM {table} AS history)")
         });
-        format!("concat_ws(' ', {})", each.collect::<Vec<_>>().join(", "))
+        ["current_schema()::text".to_owned()].into_iter().chain(each).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What a row that begins with the expressions of a [fingerprint](Self::fingerprint) says.
+    pub fn read_fingerprint(row: &PgRow, tables: &[String]) -> Result<String> {
+        let parts = (0..=2 * tables.len()).map(|index| Ok(row.try_get::<Option<&str>, _>(index)?.unwrap_or_default()));
+        Ok(parts.collect::<Result<Vec<_>>>()?.join(" "))
     }
 
     /// The versions that are applied, in a line: which history a recorded catalog belongs to.

@@ -17,12 +17,13 @@ pub mod rehearse;
 pub mod script;
 pub mod source;
 
-use std::path::Path;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use futures_util::future::join_all;
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row};
 
 use super::target::Target;
 use crate::render;
@@ -72,9 +73,14 @@ pub async fn answer(row: PgRow, target: &mut Target<'_>) -> Result<History> {
     History::read_on(&row, &mut target.connection, &source::tables(&target.postgres.migrations)).await
 }
 
-/// An expression for what the histories hold. An error where one is not there.
+/// Expressions for what the histories hold. An error where one is not there.
 pub fn fingerprint(postgres: &Postgres) -> String {
     History::fingerprint(&source::tables(&postgres.migrations))
+}
+
+/// What they are, in a row that begins with them.
+pub fn read_fingerprint(row: &PgRow, postgres: &Postgres) -> Result<String> {
+    History::read_fingerprint(row, &source::tables(&postgres.migrations))
 }
 
 /// How often a plan is made anew because somebody else migrated meanwhile.
@@ -90,17 +96,20 @@ impl<'a> Set<'a> {
         opening: impl Future<Output = Result<Vec<(Target<'a>, History)>>>,
     ) -> Result<Set<'a>> {
         let wanted = stack.databases().filter(|(service, _)| names.contains(&service.short_name));
-        let reading = wanted.map(|(service, postgres)| {
-            let (root, name, folders) = (root.to_owned(), service.short_name.clone(), postgres.migrations.clone());
-            tokio::task::spawn_blocking(move || source::read(&root, &name, &folders))
+        let wanted: Vec<(String, Vec<PathBuf>)> =
+            wanted.map(|(service, postgres)| (service.short_name.clone(), postgres.migrations.clone())).collect();
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let reading = wanted.chunks(wanted.len().div_ceil(threads).max(1)).map(|part| {
+            let (root, part) = (root.to_owned(), part.to_vec());
+            let read = move |(name, folders): &(String, Vec<PathBuf>)| source::read(&root, name, folders);
+            tokio::task::spawn_blocking(move || part.iter().map(read).collect::<Vec<_>>())
         });
         // The servers begin first: what they do for a connection takes longer.
         let (opened, read) = tokio::join!(opening, async { join_all(reading).await });
         let opened = opened?;
         let mut faults = Vec::new();
         let mut files = Vec::new();
-        for read in read {
-            let (sources, found) = read?;
+        for (sources, found) in read.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
             faults.extend(found);
             files.push(sources);
         }
@@ -183,7 +192,7 @@ impl<'a> Set<'a> {
         let asking = self.members.iter_mut().map(async |member| {
             let sql = format!("SELECT {}", fingerprint(member.target.postgres));
             let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut member.target.connection).await?;
-            Ok((member.target.name(), row.try_get(0)?))
+            Ok((member.target.name(), read_fingerprint(&row, member.target.postgres)?))
         });
         join_all(asking).await.into_iter().collect()
     }

@@ -67,13 +67,17 @@ pub fn state(root: &Path, folders: &[PathBuf]) -> Result<Option<String>> {
     for folder in folders {
         hash.update(folder.as_os_str().as_bytes()).update(&[0]);
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
-        let mut names: Vec<OsString> =
-            entries.map(|entry| Ok(entry?.file_name())).collect::<Result<_, std::io::Error>>()?;
-        names.sort();
-        for name in names {
-            let stamp = std::fs::metadata(root.join(folder).join(&name)).map(|metadata| Stamp::of(&metadata));
+        let mut entries: Vec<DirEntry> = entries.collect::<Result<_, std::io::Error>>()?;
+        entries.sort_by_key(DirEntry::file_name);
+        for entry in entries {
+            // Of a link, its target counts.
+            let metadata = entry.metadata().and_then(|metadata| match metadata.is_symlink() {
+                true => std::fs::metadata(entry.path()),
+                false => Ok(metadata),
+            });
+            let stamp = metadata.map(|metadata| Stamp::of(&metadata));
             let Some(stamp) = stamp.ok().filter(Stamp::is_settled) else { return Ok(None) };
-            hash.update(name.as_bytes()).update(&[0]).update(&stamp.bytes());
+            hash.update(entry.file_name().as_bytes()).update(&[0]).update(&stamp.bytes());
         }
     }
     Ok(Some(hash.finalize().to_hex().to_string()))
