@@ -15,7 +15,7 @@ use super::batch::{self, Batch, Outcome, StepError};
 use super::catalog::{self, Catalog};
 use super::drift;
 use super::failure::{self, StepFailure};
-use super::history::{self, History};
+use super::history::{self, History, Keep};
 use super::locks::{self, Patience, Timeouts};
 use super::plan::{Direction, Segment, Step};
 use super::source::{Migration, Source};
@@ -130,13 +130,14 @@ impl<'j, 'a> Job<'j, 'a> {
 
     /// Sends the steps of one transaction, as often as another migrating client holds the lock. Leaves it open.
     pub async fn send(&mut self, steps: &[Step<'j>], is_last: bool, timeouts: Timeouts) -> Result<Outcome> {
-        let mut end = texts(&self.history, steps);
-        if is_last {
-            end.push_str(&match self.altered {
-                // What is to be recorded is not what is there.
-                Some(_) => format!("SELECT {} AS {};\n", catalog::expression(), batch::CATALOG),
-                None => self.catalog_record(None)?,
-            });
+        let mut keep = texts(steps);
+        if is_last && self.altered.is_none() {
+            keep.catalog(&self.versions(), &catalog::expression());
+        }
+        let mut end = keep.sql(&self.history);
+        if is_last && self.altered.is_some() {
+            // What is to be recorded is not what is there.
+            end.push_str(&format!("SELECT {} AS {};\n", catalog::expression(), batch::CATALOG));
         }
         let batch = Batch::new(&self.history, &self.tables(), steps, timeouts, self.key(), &end);
         let mut patience = Patience::new(self.target.name(), self.key(), timeouts.lock);
@@ -194,7 +195,8 @@ impl<'j, 'a> Job<'j, 'a> {
         let took = begun.elapsed();
         let nanoseconds = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
         let step_alone = std::slice::from_ref(step);
-        let (record, text) = (records(&self.history, step_alone, &[nanoseconds]), texts(&self.history, step_alone));
+        let record = records(&self.history, step_alone, &[nanoseconds]);
+        let text = texts(step_alone).sql(&self.history);
         self.say(format!("RESET ALL; RESET ROLE; {record}{text}")).await?;
         let (version, description) = (step.migration.version, step.migration.description.clone());
         Ok(Ok(StepDone { version, description, took }))
@@ -225,7 +227,9 @@ impl<'j, 'a> Job<'j, 'a> {
             }
             _ => catalog::expression(),
         };
-        Ok(history::keep_catalog(&self.history, &self.versions(), catalog))
+        let mut keep = Keep::default();
+        keep.catalog(&self.versions(), &catalog);
+        Ok(keep.sql(&self.history))
     }
 }
 
@@ -245,20 +249,19 @@ fn records(history: &History, steps: &[Step<'_>], nanoseconds: &[i64]) -> String
     by_table(steps).into_iter().map(of_table).collect()
 }
 
-/// What makes our own table hold the texts of what is applied after those steps.
-fn texts(history: &History, steps: &[Step<'_>]) -> String {
-    let of_table = |OfTable { table, applied, reverted }: OfTable<'_>| {
-        let mut sql = String::new();
+/// The texts that our own table holds after those steps.
+fn texts(steps: &[Step<'_>]) -> Keep {
+    let mut keep = Keep::default();
+    for OfTable { table, applied, reverted } in by_table(steps) {
         if !applied.is_empty() {
             let applied: Vec<_> = applied.into_iter().map(|(_, one)| one).collect();
-            sql.push_str(&history::keep_texts(history, table, &applied));
+            keep.texts(table, &applied);
         }
         if !reverted.is_empty() {
-            sql.push_str(&history::forget_texts(history, table, &reverted));
+            keep.no_texts(table, reverted.into_iter());
         }
-        sql
-    };
-    by_table(steps).into_iter().map(of_table).collect()
+    }
+    keep
 }
 
 /// What is applied, with its place among all steps, and which versions are reverted, of one history table.

@@ -226,42 +226,60 @@ pub fn record(history: &History, table: &str, applied: &[(&Migration, i64)]) -> 
     )
 }
 
-/// Keeps the texts of migrations, in place of what was kept before.
-pub fn keep_texts(history: &History, table: &str, migrations: &[&Migration]) -> String {
-    let of = literal(table);
-    let rows = migrations.iter().map(|migration| (migration.version, literal(&migration.up.text)));
-    let some = format!("history = {of} AND version IN ({})", list(migrations.iter().map(|one| one.version)));
-    keep(history, &of, &rows.collect::<Vec<_>>(), &some)
+/// What our own table is to hold from now on, and what no longer. All of it is said at once: each statement is planned anew.
+#[derive(Debug, Default)]
+pub struct Keep {
+    rows: Vec<String>,
+    /// Conditions for what is there and goes.
+    gone: Vec<String>,
 }
 
-/// Keeps a catalog, which is an expression of SQL, and the versions that it belongs to.
-pub fn keep_catalog(history: &History, versions: &str, catalog: String) -> String {
-    keep(history, "''", &[(0, literal(versions)), (1, catalog)], "history = ''")
-}
-
-/// Puts rows in the place of some. The lock, which hinders no reader, keeps others from doing the same at the same time. In a
-/// table that is made by the same transaction there is nothing, and nobody else.
-fn keep(history: &History, of: &str, rows: &[(i64, String)], some: &str) -> String {
-    let kept = history.table(KEPT);
-    let mut sql = String::new();
-    if history.has_ours {
-        sql.push_str(&format!("LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;\nDELETE FROM {kept} WHERE {some};\n"));
+impl Keep {
+    /// The texts of migrations of one history table, in place of what was kept before.
+    pub fn texts(&mut self, table: &str, migrations: &[&Migration]) {
+        self.no_texts(table, migrations.iter().map(|one| one.version));
+        for migration in migrations {
+            self.row(&literal(table), migration.version, &literal(&migration.up.text));
+        }
     }
-    let rows = rows.iter().map(|(version, text)| format!("({of}, {version}, {text})"));
-    let rows = rows.collect::<Vec<_>>().join(", ");
-    sql.push_str(&format!("INSERT INTO {kept} (history, version, text) VALUES {rows};\n"));
-    sql
+
+    pub fn no_texts(&mut self, table: &str, versions: impl Iterator<Item = i64>) {
+        self.gone.push(format!("history = {} AND version IN ({})", literal(table), list(versions)));
+    }
+
+    /// A catalog, which is an expression of SQL, and the versions that it belongs to.
+    pub fn catalog(&mut self, versions: &str, catalog: &str) {
+        self.gone.push("history = ''".to_owned());
+        self.row("''", 0, &literal(versions));
+        self.row("''", 1, catalog);
+    }
+
+    fn row(&mut self, of: &str, version: i64, text: &str) {
+        self.rows.push(format!("({of}, {version}, {text})"));
+    }
+
+    /// The lock, which hinders no reader, keeps others from doing the same at the same time. In a table that is made by the
+    /// same transaction there is nothing, and nobody else.
+    pub fn sql(&self, history: &History) -> String {
+        let kept = history.table(KEPT);
+        let mut sql = String::new();
+        if history.has_ours && !self.gone.is_empty() {
+            let gone = self.gone.join(" OR ");
+            sql.push_str(&format!(
+                "LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;\nDELETE FROM {kept} WHERE {gone};\n"
+            ));
+        }
+        if !self.rows.is_empty() {
+            let rows = self.rows.join(", ");
+            sql.push_str(&format!("INSERT INTO {kept} (history, version, text) VALUES {rows};\n"));
+        }
+        sql
+    }
 }
 
 /// Takes the rows of versions away again, which [`record`] wrote.
 pub fn forget(history: &History, table: &str, versions: &[i64]) -> String {
     format!("DELETE FROM {} WHERE version IN ({});\n", history.table(table), list(versions.iter().copied()))
-}
-
-/// Takes the texts of versions away again.
-pub fn forget_texts(history: &History, table: &str, versions: &[i64]) -> String {
-    let (kept, of, versions) = (history.table(KEPT), literal(table), list(versions.iter().copied()));
-    format!("DELETE FROM {kept} WHERE history = {of} AND version IN ({versions});\n")
 }
 
 fn list(versions: impl Iterator<Item = i64>) -> String {

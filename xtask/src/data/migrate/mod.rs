@@ -17,6 +17,7 @@ pub mod rehearse;
 pub mod script;
 pub mod source;
 
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
@@ -33,10 +34,10 @@ use crate::ui::{self, Exit, Failure};
 use drift::Drift;
 use execute::{Ended, Job, Ran};
 use fault::{Fault, FaultKind};
-use history::History;
+use history::{History, Keep};
 use locks::Timeouts;
 use plan::{Back, Gaps, State, Step};
-use source::Source;
+use source::{Migration, Source};
 
 /// How databases share a fate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,17 +260,26 @@ impl Member<'_> {
         plan::revertible(self.target.name(), &self.sources, &self.history, back)
     }
 
+    /// The texts of the files, by history table, where migrations stand like that.
+    fn texts(&self, state: State) -> BTreeMap<&str, Vec<&Migration>> {
+        let mut texts: BTreeMap<&str, Vec<&Migration>> = BTreeMap::new();
+        for standing in plan::standings(&self.sources, &self.history).into_iter().filter(|one| one.state == state) {
+            if let Some(migration) = standing.migration {
+                texts.entry(&standing.source.table).or_default().push(migration);
+            }
+        }
+        texts
+    }
+
     /// Keeps the text of what is applied as its file says it, and records the catalog as it is.
     pub async fn record(&mut self) -> Result<()> {
         let (make, history) = history::provide_ours(&self.history);
-        let (mut sql, history) = (format!("BEGIN;\n{make}"), &history);
-        for standing in plan::standings(&self.sources, history).iter().filter(|one| one.state == State::Applied) {
-            if let Some(migration) = standing.migration {
-                sql.push_str(&history::keep_texts(history, &standing.source.table, &[migration]));
-            }
+        let mut keep = Keep::default();
+        for (table, migrations) in self.texts(State::Applied) {
+            keep.texts(table, &migrations);
         }
-        sql.push_str(&history::keep_catalog(history, &history.versions(), catalog::expression()));
-        sql.push_str("COMMIT");
+        keep.catalog(&history.versions(), &catalog::expression());
+        let sql = format!("BEGIN;\n{make}{}COMMIT", keep.sql(&history));
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.target.connection).await?;
         Ok(())
     }
@@ -278,20 +288,21 @@ impl Member<'_> {
     pub async fn repair(&mut self) -> Result<Vec<i64>> {
         let mut repaired = Vec::new();
         let (make, history) = history::provide_ours(&self.history);
-        let (mut sql, history) = (format!("BEGIN;\n{make}"), &history);
-        for standing in plan::standings(&self.sources, history).iter().filter(|one| one.state == State::Edited) {
-            let Some(migration) = standing.migration else { continue };
-            sql.push_str(&format!(
-                "UPDATE {} SET checksum = '\\x{}' WHERE version = {};\n",
-                history.table(&standing.source.table),
-                migration.up.checksum,
-                migration.version
-            ));
-            sql.push_str(&history::keep_texts(history, &standing.source.table, &[migration]));
-            repaired.push(migration.version);
+        let (mut sql, mut keep) = (format!("BEGIN;\n{make}"), Keep::default());
+        for (table, migrations) in self.texts(State::Edited) {
+            for Migration { version, up, .. } in &migrations {
+                sql.push_str(&format!(
+                    "UPDATE {} SET checksum = '\\x{}' WHERE version = {version};\n",
+                    history.table(table),
+                    up.checksum,
+                ));
+                repaired.push(*version);
+            }
+            keep.texts(table, &migrations);
         }
         if !repaired.is_empty() {
-            sqlx::raw_sql(AssertSqlSafe(format!("{sql}COMMIT"))).execute(&mut self.target.connection).await?;
+            let sql = format!("{sql}{}COMMIT", keep.sql(&history));
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.target.connection).await?;
         }
         Ok(repaired)
     }
