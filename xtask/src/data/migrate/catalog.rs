@@ -5,6 +5,7 @@
 //! users made, as JSON, and what belongs together is put together here: joins and sorting took it longer than all else of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -131,12 +132,15 @@ fn questions() -> [(&'static str, &'static str, String); 15] {
 
 /// The catalog as it is now, as an expression that [`kept`] reads: the rows as they are, numbers and all. Those of a run stay
 /// with the server; nobody reads them before somebody asks what was altered.
-pub fn expression() -> String {
-    let questions = questions();
-    let each = questions.iter().map(|(kind, columns, rows)| {
-        format!("'{kind}', (SELECT json_agg(json_build_array({columns})) FROM pg_catalog.{rows})")
+pub fn expression() -> &'static str {
+    static EXPRESSION: LazyLock<String> = LazyLock::new(|| {
+        let questions = questions();
+        let each = questions.iter().map(|(kind, columns, rows)| {
+            format!("'{kind}', (SELECT json_agg(json_build_array({columns})) FROM pg_catalog.{rows})")
+        });
+        format!("json_build_object('{ROWS}', json_build_object({}))::text", each.collect::<Vec<_>>().join(",\n"))
     });
-    format!("json_build_object('{ROWS}', json_build_object({}))::text", each.collect::<Vec<_>>().join(",\n"))
+    &EXPRESSION
 }
 
 /// A catalog that was kept: as objects, or as the rows of an [`expression`].

@@ -128,18 +128,22 @@ impl<'j, 'a> Job<'j, 'a> {
         Ok(())
     }
 
-    /// Sends the steps of one transaction, as often as another migrating client holds the lock. Leaves it open.
-    pub async fn send(&mut self, steps: &[Step<'j>], is_last: bool, timeouts: Timeouts) -> Result<Outcome> {
+    /// The message with the steps of one transaction.
+    pub fn batch(&self, steps: &[Step<'j>], is_last: bool, timeouts: Timeouts) -> Batch {
         let mut keep = texts(steps);
         if is_last && self.altered.is_none() {
-            keep.catalog(&self.versions(), &catalog::expression());
+            keep.catalog(&self.versions(), catalog::expression());
         }
         let mut end = keep.sql(&self.history);
         if is_last && self.altered.is_some() {
             // What is to be recorded is not what is there.
             end.push_str(&format!("SELECT {} AS {};\n", catalog::expression(), batch::CATALOG));
         }
-        let batch = Batch::new(&self.history, &self.tables(), steps, timeouts, self.key(), &end);
+        Batch::new(&self.history, &self.tables(), steps, timeouts, self.key(), &end)
+    }
+
+    /// Sends a [`batch`](Self::batch), as often as another migrating client holds the lock. Leaves its transaction open.
+    pub async fn send(&mut self, batch: &Batch, steps: &[Step<'j>], timeouts: Timeouts) -> Result<Outcome> {
         let mut patience = Patience::new(self.target.name(), self.key(), timeouts.lock);
         loop {
             match batch.send(&mut self.target.connection, steps).await {
@@ -225,7 +229,7 @@ impl<'j, 'a> Job<'j, 'a> {
             (Some((recorded, before)), Some(after)) => {
                 literal(&serde_json::to_string(&drift::carried(recorded, before, after))?)
             }
-            _ => catalog::expression(),
+            _ => catalog::expression().to_owned(),
         };
         let mut keep = Keep::default();
         keep.catalog(&self.versions(), &catalog);
@@ -339,15 +343,25 @@ async fn let_go(jobs: &mut [Job<'_, '_>]) -> Result<()> {
 /// The transactional part of a round. `false`: a plan does not hold any more, and nothing is open.
 async fn together(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, databases: usize) -> Result<bool> {
     let mut outcomes: Vec<Option<Result<Outcome>>> = jobs.iter().map(|_| None).collect();
-    let mut asked = 0;
+    let asked;
     {
-        let mut at_work = FuturesUnordered::new();
-        for (index, job) in jobs.iter_mut().enumerate() {
-            let is_last = round + 1 == job.segments.len();
-            let Some(Segment::Together(steps)) = job.segments.get(round).cloned() else { continue };
-            asked += 1;
-            at_work.push(async move { (index, job.send(&steps, is_last, timeouts).await) });
-        }
+        // All messages are there before the first is sent: servers at work leave the helper little time to write the next, and
+        // the last of them to begin would end long after the others.
+        let part = jobs.iter_mut().enumerate().filter_map(|(index, job)| match job.segments.get(round) {
+            Some(Segment::Together(steps)) => {
+                let steps = steps.clone();
+                let batch = job.batch(&steps, round + 1 == job.segments.len(), timeouts);
+                Some((index, job, steps, batch))
+            }
+            _ => None,
+        });
+        let part: Vec<_> = part.collect();
+        asked = part.len();
+        let sending = part.into_iter().map(async |(index, job, steps, batch)| {
+            let outcome = job.send(&batch, &steps, timeouts).await;
+            (index, outcome)
+        });
+        let mut at_work: FuturesUnordered<_> = sending.collect();
         // A database that fails ends the wait for the others, a moment later.
         let mut deadline = None;
         loop {

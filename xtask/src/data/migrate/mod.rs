@@ -278,7 +278,7 @@ impl Member<'_> {
         for (table, migrations) in self.texts(State::Applied) {
             keep.texts(table, &migrations);
         }
-        keep.catalog(&history.versions(), &catalog::expression());
+        keep.catalog(&history.versions(), catalog::expression());
         let sql = format!("BEGIN;\n{make}{}COMMIT", keep.sql(&history));
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.target.connection).await?;
         Ok(())

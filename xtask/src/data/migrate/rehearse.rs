@@ -136,7 +136,9 @@ async fn one(
         };
         report.seconds = done.took.as_secs_f64();
     } else {
-        match job.send(std::slice::from_ref(step), false, timeouts).await? {
+        let steps = std::slice::from_ref(step);
+        let batch = job.batch(steps, false, timeouts);
+        match job.send(&batch, steps, timeouts).await? {
             Outcome::Done(done) => report.seconds = done.nanoseconds.first().map_or(0.0, |took| *took as f64 / 1e9),
             Outcome::Failed(error) => {
                 job.say("ROLLBACK".into()).await?;
