@@ -119,12 +119,12 @@ async fn list(cx: &Context, known: &Checksums, names: &[String]) -> Result<Vec<V
     let mut faults = Faults::default();
     let mut seeds = Vec::new();
     for (files, wrong) in try_join_all(listing).await? {
-        wrong.into_iter().for_each(|fault| faults.push(fault));
+        faults.extend(wrong);
         seeds.push(files);
     }
     if !faults.0.is_empty() {
         let (_, more) = read_through(seeds).await?;
-        more.into_iter().for_each(|fault| faults.push(fault));
+        faults.extend(more);
         bail!(wrong_seeds(faults));
     }
     Ok(seeds)
@@ -137,7 +137,7 @@ async fn check(jobs: &mut [Job<'_>], is_asked: impl Fn(&Job<'_>) -> bool) -> Res
     let (checked, found) = read_through(asked.iter_mut().map(|job| std::mem::take(&mut job.files)).collect()).await?;
     asked.into_iter().zip(checked).for_each(|(job, files)| job.files = files);
     let mut faults = Faults::default();
-    found.into_iter().for_each(|fault| faults.push(fault));
+    faults.extend(found);
     if !faults.0.is_empty() {
         bail!(wrong_seeds(faults));
     }

@@ -62,27 +62,28 @@ pub struct StepError {
     pub constraint: Option<String>,
 }
 
-/// A message, and where the texts of the steps are in it.
+/// A message, and where the texts of its steps are in it.
 #[derive(Debug)]
-pub struct Batch {
+pub struct Batch<'b> {
     pub text: String,
+    steps: Vec<Step<'b>>,
     /// By step, in bytes.
     places: Vec<usize>,
     /// How many steps lie between one mark and the next.
     stretches: Vec<usize>,
 }
 
-impl Batch {
+impl<'b> Batch<'b> {
     /// Begins a transaction, takes the lock, looks whether the history still is what the plan was made for, applies the
     /// steps, and says what is to be said at the `end`. COMMIT is not in it.
     pub fn new(
         history: &History,
         tables: &[&str],
-        steps: &[Step<'_>],
+        steps: &[Step<'b>],
         timeouts: Timeouts,
         key: i64,
         end: &str,
-    ) -> Batch {
+    ) -> Batch<'b> {
         let mut text =
             format!("BEGIN;\nSELECT {}, {};\n", settings(history, timeouts), uncompressed_pages(Lasting::Transaction));
         let unless = |holds: &str, what| format!("SELECT (CASE WHEN {holds} THEN '0' ELSE '{what}' END)::integer;\n");
@@ -122,11 +123,11 @@ impl Batch {
             }
         }
         text.push_str(&format!("SET CONSTRAINTS ALL IMMEDIATE;\n{reset};\n{end}"));
-        Batch { text, places, stretches }
+        Batch { text, steps: steps.to_vec(), places, stretches }
     }
 
     /// Sends it and reads every answer.
-    pub async fn send(&self, connection: &mut PgConnection, steps: &[Step<'_>]) -> Outcome {
+    pub async fn send(&self, connection: &mut PgConnection) -> Outcome {
         let mut done = Done::default();
         // Which stretch is at work, and how many of its statements are done.
         let (mut stretch, mut finished, mut begun) = (None::<usize>, 0_usize, 0_i64);
@@ -163,7 +164,7 @@ impl Batch {
                         TABLE_EXISTS if stretch.is_none() => Outcome::Changed,
                         // Shut down, or torn away.
                         code if code.starts_with("57P") => Outcome::Lost(anyhow::anyhow!("{}", error.message())),
-                        _ => Outcome::Failed(Box::new(self.locate(&error, stretch, finished, steps))),
+                        _ => Outcome::Failed(Box::new(self.locate(&error, stretch, finished))),
                     };
                 }
                 Err(error) => return Outcome::Lost(error.into()),
@@ -172,14 +173,9 @@ impl Batch {
     }
 
     /// From the place in the message to the place in the file. A syntax error comes before any step has begun.
-    fn locate(
-        &self,
-        error: &PgDatabaseError,
-        stretch: Option<usize>,
-        finished: usize,
-        steps: &[Step<'_>],
-    ) -> StepError {
+    fn locate(&self, error: &PgDatabaseError, stretch: Option<usize>, finished: usize) -> StepError {
         let mut found = StepError::of(error);
+        let steps = &self.steps;
         if let Some(PgErrorPosition::Original(position)) = error.position() {
             let at = self.text.char_indices().nth(position.saturating_sub(1)).map_or(self.text.len(), |(at, _)| at);
             let owner = self.places.iter().rposition(|start| *start <= at);

@@ -247,7 +247,7 @@ impl<'r> Rows<'r> {
     }
 }
 
-/// Puts together what the rows of a [`query`] say. Names are as short as the search path lets them be.
+/// Puts together what the rows of an [`expression`] say. Names are as short as the search path lets them be.
 pub fn assemble(rows: &[Raw]) -> Catalog {
     let mut by_kind: HashMap<&str, Vec<&Raw>> = HashMap::new();
     rows.iter().for_each(|row| by_kind.entry(&row.kind).or_default().push(row));

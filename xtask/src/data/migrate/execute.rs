@@ -129,7 +129,7 @@ impl<'j, 'a> Job<'j, 'a> {
     }
 
     /// The message with the steps of one transaction.
-    pub fn batch(&self, steps: &[Step<'j>], is_last: bool, timeouts: Timeouts) -> Batch {
+    pub fn batch(&self, steps: &[Step<'j>], is_last: bool, timeouts: Timeouts) -> Batch<'j> {
         let mut keep = texts(steps);
         if is_last && self.altered.is_none() {
             keep.catalog(&self.versions(), catalog::expression());
@@ -143,10 +143,10 @@ impl<'j, 'a> Job<'j, 'a> {
     }
 
     /// Sends a [`batch`](Self::batch), as often as another migrating client holds the lock. Leaves its transaction open.
-    pub async fn send(&mut self, batch: &Batch, steps: &[Step<'j>], timeouts: Timeouts) -> Result<Outcome> {
+    pub async fn send(&mut self, batch: &Batch<'_>, timeouts: Timeouts) -> Result<Outcome> {
         let mut patience = Patience::new(self.target.name(), self.key(), timeouts.lock);
         loop {
-            match batch.send(&mut self.target.connection, steps).await {
+            match batch.send(&mut self.target.connection).await {
                 Outcome::Locked => {
                     self.say("ROLLBACK".into()).await?;
                     patience.pause(&mut self.target.connection).await?;
@@ -349,18 +349,14 @@ async fn together(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, da
         // the last of them to begin would end long after the others.
         let part = jobs.iter_mut().enumerate().filter_map(|(index, job)| match job.segments.get(round) {
             Some(Segment::Together(steps)) => {
-                let steps = steps.clone();
-                let batch = job.batch(&steps, round + 1 == job.segments.len(), timeouts);
-                Some((index, job, steps, batch))
+                let batch = job.batch(steps, round + 1 == job.segments.len(), timeouts);
+                Some((index, job, batch))
             }
             _ => None,
         });
         let part: Vec<_> = part.collect();
         asked = part.len();
-        let sending = part.into_iter().map(async |(index, job, steps, batch)| {
-            let outcome = job.send(&batch, &steps, timeouts).await;
-            (index, outcome)
-        });
+        let sending = part.into_iter().map(async |(index, job, batch)| (index, job.send(&batch, timeouts).await));
         let mut at_work: FuturesUnordered<_> = sending.collect();
         // A database that fails ends the wait for the others, a moment later.
         let mut deadline = None;

@@ -136,9 +136,8 @@ async fn one(
         };
         report.seconds = done.took.as_secs_f64();
     } else {
-        let steps = std::slice::from_ref(step);
-        let batch = job.batch(steps, false, timeouts);
-        match job.send(&batch, steps, timeouts).await? {
+        let batch = job.batch(std::slice::from_ref(step), false, timeouts);
+        match job.send(&batch, timeouts).await? {
             Outcome::Done(done) => report.seconds = done.nanoseconds.first().map_or(0.0, |took| *took as f64 / 1e9),
             Outcome::Failed(error) => {
                 job.say("ROLLBACK".into()).await?;
