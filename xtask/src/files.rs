@@ -126,8 +126,13 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes a file the same as another: a second name of the same bytes, or a copy where the file system has no such names.
+/// Makes a file the same as another: a second name of the same bytes, or a copy where the file system has no such names. What
+/// had the name before is gone first: its bytes may be another file's as well.
 pub fn link_or_copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::remove_file(to).or_else(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })?;
     std::fs::hard_link(from, to).or_else(|_| std::fs::copy(from, to).map(drop))
 }
 

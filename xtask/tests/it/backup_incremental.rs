@@ -95,6 +95,24 @@ fn what_did_not_change_is_not_written_again() {
     }
 }
 
+/// Another database than the one that was backed up, of which the server has nothing to say; its rows are the same.
+#[test]
+fn a_restored_database_needs_no_room_for_what_it_was_restored_from() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning"]).ok();
+    tables(&checkout);
+    let (first, first_folder) = taken(&checkout, &[]);
+    checkout.run(&["restore", "learning", "--yes", "--force"]).ok();
+    checkout.sql("learning", "UPDATE one SET name = 'x' WHERE id = 7");
+    let (second, second_folder) = incremental(&checkout);
+    let old = taken_over(&second);
+    let all = second["subject"]["database"]["tables"].as_array().unwrap().len();
+    assert!(old.contains(&odd()) && !old.contains(&"one".to_owned()) && old.len() == all - 1, "{old:?}");
+    let (one, two) = (part_of(&first, &odd(), &first_folder), part_of(&second, &odd(), &second_folder));
+    assert_eq!(fs::metadata(&one).unwrap().ino(), fs::metadata(&two).unwrap().ino(), "a link");
+    checkout.run(&["backup", "verify", "learning", "--restore"]).ok().says("restored, and the same");
+}
+
 #[test]
 fn a_sequence_that_moved_alone_is_seen() {
     let checkout = Checkout::new();

@@ -50,7 +50,12 @@ impl Begun {
         Ok(Begun { kept, place, claim, manifest: Vec::new(), is_kept: false })
     }
 
-    /// Makes a file the same as one of an earlier backup.
+    /// Whether a file that is taken over needs no room.
+    pub fn has_links(&self) -> bool {
+        matches!(self.place, Place::Folder(_))
+    }
+
+    /// Makes a file the same as one of an earlier backup, in place of what was written there.
     pub fn take_over(&self, file: &str, from: &Place, theirs: &str) -> Result<()> {
         self.place.take_over(file, from, theirs)
     }

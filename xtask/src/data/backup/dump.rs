@@ -155,12 +155,11 @@ impl Inventory {
         for data in &split.data {
             let entry = split.head.entry(data.dump_id).context("data without an entry")?;
             let file = format!("{PREFIX}{}", part_name(entry));
-            let part = match (&data.stored, earlier) {
-                (Some((file, written)), _) => Some(Part::new(file, written.clone())),
-                (None, Some(earlier)) => earlier.link_table(entry, data.content, &file, begun)?,
-                (None, None) => None,
-            };
-            match part {
+            // Of what was stored, a link to the same rows saves the room; a remote has none.
+            let worth = earlier.filter(|_| data.stored.is_none() || begun.has_links());
+            let linked = worth.map(|earlier| earlier.link_table(entry, data.content, &file, begun)).transpose()?;
+            let stored = || data.stored.as_ref().map(|(file, written)| Part::new(file, written.clone()));
+            match linked.flatten().or_else(stored) {
                 Some(part) => inventory.add(entry, data.content, part, facts),
                 None => changed.push((entry, data.content)),
             }

@@ -3,7 +3,7 @@
 //! Nothing is taken over on trust. Either the server proves that no table can have changed: the same transactions are visible
 //! to both cuts, and the sequences stand where they stood. Or it proves that of [one table](super::unchanged), which is still
 //! the same file of the server's. Or the table is read and hashed again, and its hash is the earlier one; what the server
-//! counts of changes only tells for which tables any of that is worth trying. A part is proven by its own hash before it is
+//! counts of changes only tells which tables are worth reading before they are written. A part is proven by its own hash before it is
 //! taken over, and taken over as a link to the same bytes: the earlier backup may go, and this one still has them.
 
 use std::collections::HashSet;
