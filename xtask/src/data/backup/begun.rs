@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use archive::part::{self, Pipe, Shelf};
@@ -13,6 +13,9 @@ use super::place::Place;
 use super::store::{Kept, PARTIAL};
 use super::verify;
 use crate::files;
+
+/// How often a folder is removed that somebody still writes to.
+const ATTEMPTS: usize = 10;
 
 /// Dropping it removes what is there.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ impl Begun {
     pub fn new(kept: Kept) -> Result<Begun> {
         let (place, claim) = match &kept.place {
             Place::Folder(whole) => {
-                let partial = whole.with_file_name(format!("{PARTIAL}{}", kept.backup));
+                let partial = partial(whole, &kept.backup);
                 create_private(whole.parent().unwrap_or(whole))?;
                 let made = DirBuilder::new().mode(0o700).create(&partial);
                 made.with_context(|| format!("cannot make the folder `{}`", partial.display()))?;
@@ -111,6 +114,19 @@ impl Drop for Begun {
             // What stays behind, the next backup or `prune` removes.
             drop(self.place.remove());
         }
+    }
+}
+
+fn partial(whole: &Path, backup: &str) -> PathBuf {
+    whole.with_file_name(format!("{PARTIAL}{backup}"))
+}
+
+/// Removes what was begun, though a thread may still write to it that nobody waits for: in a folder that is gone it makes no
+/// file any more.
+pub fn abandon(kept: &Kept) {
+    if let Place::Folder(whole) = &kept.place {
+        // A file that was made after the folder was read keeps it; what stays behind, the next backup or `prune` removes.
+        let _is_gone = (0..ATTEMPTS).any(|_| files::remove_folder(&partial(whole, &kept.backup)).is_ok());
     }
 }
 

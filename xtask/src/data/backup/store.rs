@@ -169,6 +169,11 @@ impl Store {
         Begun::new(self.kept(name, backup))
     }
 
+    /// Removes what the caller has begun, and nobody waits for.
+    pub fn abandon(&self, name: &str, backup: &str) {
+        begun::abandon(&self.kept(name, backup));
+    }
+
     /// What interrupted backups have left. Only who holds the instance's lock may ask for it; what the helper of another
     /// checkout is writing into the same place is none.
     pub fn partials(&self, names: &[String]) -> Result<Vec<Partial>> {

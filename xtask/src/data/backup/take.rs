@@ -1,5 +1,6 @@
 //! Taking a backup of a set: one cut, every member's dump beside the others, and all of them kept or none.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -87,7 +88,7 @@ pub async fn set(sources: Vec<Source<'_>>, others: &[Other], recipe: &Recipe<'_>
     let progress = Progress::new("backing up", &members);
     let targets = sources.into_iter().map(|source| source.target).collect();
     let (snapshots, moment, asked) = cut::take(targets, ask(others)).await?;
-    let about = About { recipe, members: &members, moment };
+    let about = About { recipe, members: &members, moment, begun: RefCell::default() };
     // More dumps than processors take longer, all together, and more memory. The largest goes first.
     let places = Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from).max(2));
     let mut order: Vec<usize> = (0..snapshots.len()).collect();
@@ -110,7 +111,12 @@ pub async fn set(sources: Vec<Source<'_>>, others: &[Other], recipe: &Recipe<'_>
         progress.done(other.name());
         Ok::<_, anyhow::Error>(made)
     });
-    let (mut dumps, rest) = tokio::try_join!(progress.watch(try_join_all(dumps)), try_join_all(rest))?;
+    let made = tokio::try_join!(progress.watch(try_join_all(dumps)), try_join_all(rest));
+    if made.is_err() {
+        // The threads of the others end with the helper, and may not come to remove what they wrote.
+        about.begun.borrow().iter().for_each(|name| recipe.store.abandon(name, recipe.backup));
+    }
+    let (mut dumps, rest) = made?;
     dumps.sort_by_key(|(index, _)| *index);
     let all: Vec<(Begun, Manifest)> = dumps.into_iter().map(|(_, made)| made).chain(rest).collect();
     let kept = all.into_iter().map(|(begun, manifest)| Ok(Taken { kept: begun.keep()?, manifest }));
@@ -122,11 +128,15 @@ struct About<'a> {
     recipe: &'a Recipe<'a>,
     members: &'a [String],
     moment: Moment,
+    /// Those that are being written: nobody else's.
+    begun: RefCell<Vec<String>>,
 }
 
 impl About<'_> {
     fn begin(&self, name: &str) -> Result<Begun> {
-        self.recipe.store.begin(name, self.recipe.backup)
+        let begun = self.recipe.store.begin(name, self.recipe.backup)?;
+        self.begun.borrow_mut().push(name.to_owned());
+        Ok(begun)
     }
 
     fn manifest(
