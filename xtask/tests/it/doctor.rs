@@ -1,8 +1,6 @@
 //! `doctor`: everything at once, with stable codes, and mended only what is provably ours.
 
-use std::fs;
-
-use crate::support::{Checkout, is_running};
+use crate::support::{Checkout, is_running, remove_under_servers};
 
 fn codes(checkout: &Checkout) -> Vec<String> {
     let ran = checkout.run(&["doctor", "--json"]);
@@ -68,7 +66,7 @@ fn servers_of_a_checkout_that_is_gone_are_found_and_stopped() {
     second.environment.clone_from(&first.environment);
     second.run(&["up", "learning", "redis"]).ok();
     let pids = second.recorded();
-    fs::remove_dir_all(&second.root).unwrap();
+    remove_under_servers(&second.root);
     let ran = first.run(&["doctor"]).exits(3);
     assert!(ran.out.contains("checkout-gone: 2 servers of effect still run for"), "{}", ran.out);
     assert!(pids.iter().all(|pid| is_running(*pid)), "looking stops nothing");

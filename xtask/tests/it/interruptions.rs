@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Checkout, Random, finish, is_running, pid_of, signal, wait_until};
+use crate::support::{Checkout, Random, finish, is_running, pid_of, remove_under_servers, signal, wait_until};
 
 const SERVICES: [&str; 4] = ["up", "learning", "user", "redis"];
 
@@ -258,7 +258,7 @@ fn a_folder_or_record_that_is_gone_or_broken_keeps_no_server_from_being_stopped(
     let checkout = Checkout::new();
     checkout.run(&["up", "learning", "redis"]).ok();
     let redis = checkout.pid("redis");
-    fs::remove_dir_all(checkout.data_folder("effect").join("redis")).unwrap();
+    remove_under_servers(&checkout.data_folder("effect").join("redis"));
     checkout.run(&["doctor"]).exits(3).says("folder-gone");
     checkout.run(&["stop", "redis"]).ok().says("1 service stopped");
     assert!(!is_running(redis));
@@ -302,7 +302,7 @@ fn what_somebody_removed_behind_our_back_is_made_again_or_named() {
     assert_eq!(checkout.sql("learning", "SELECT 1"), "1");
     // All state: the servers are still found, by the copy that is kept for looking up.
     let pids = checkout.recorded();
-    fs::remove_dir_all(checkout.root.join(".xtask")).unwrap();
+    remove_under_servers(&checkout.root.join(".xtask"));
     // PostgreSQL looks once a minute whether its folder is there, and may have ended by now.
     let ran = checkout.run(&["up", "learning", "redis"]).exits(1).says(" of 2 ports ");
     assert!(ran.err.contains("whose state is gone: `cargo xtask doctor --fix` stops it"), "{}", ran.err);

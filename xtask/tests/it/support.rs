@@ -463,6 +463,16 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Removes a folder in which a server is still at work: what it makes between the listing and the removal would fail once.
+#[track_caller]
+pub fn remove_under_servers(folder: &Path) {
+    wait_until("the folder is gone", || match fs::remove_dir_all(folder) {
+        Ok(()) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => false,
+        Err(error) => panic!("{}: {error}", folder.display()),
+    });
+}
+
 /// A folder with fake programs, to go before or instead of `PATH`.
 pub fn programs(checkout: &Checkout, scripts: &[(&str, &str)]) -> String {
     let folder = checkout.beside("programs");
