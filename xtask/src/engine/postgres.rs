@@ -96,6 +96,23 @@ pub fn uncompressed_pages(lasting: Lasting) -> String {
     )
 }
 
+/// Settings by which a server ends sessions that wait or transactions that last, each with the version that it came with.
+const LIMITS_OF_WAITING: [(u32, &str); 3] = [
+    (90_600, "idle_in_transaction_session_timeout"),
+    (140_000, "idle_session_timeout"),
+    (170_000, "transaction_timeout"),
+];
+
+/// Such settings turned off, as expressions for SELECT: a member of a set waits for the slowest of the others, whatever the
+/// server, the role or the database thinks of that.
+pub fn without_limits_of_waiting(connection: &PgConnection, lasting: Lasting) -> String {
+    let version = connection.server_version_num().unwrap_or_default();
+    let is_local = lasting == Lasting::Transaction;
+    let known = LIMITS_OF_WAITING.iter().filter(|(since, _)| *since <= version);
+    let off = known.map(|(_, name)| format!("pg_catalog.set_config('{name}', '0', {is_local})"));
+    off.collect::<Vec<_>>().join(", ")
+}
+
 /// Version 3.0 of the protocol.
 const PROTOCOL: u32 = 3 << 16;
 /// How long a server may take for what should take milliseconds.

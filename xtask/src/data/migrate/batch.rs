@@ -1,7 +1,7 @@
 //! Everything that one database is to do in a transaction, as one message; and what went wrong in it, told by the place in
 //! the file that it came from.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use futures_util::TryStreamExt;
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgErrorPosition};
 use sqlx::{AssertSqlSafe, Column, Either, Row};
@@ -10,7 +10,7 @@ use super::catalog::{self, Catalog};
 use super::history::{self, History};
 use super::locks::Timeouts;
 use super::plan::Step;
-use crate::engine::postgres::{Lasting, literal, uncompressed_pages};
+use crate::engine::postgres::{Lasting, literal, without_limits_of_waiting};
 
 /// Said by the message itself: somebody else is migrating, or has migrated since the plan was made. No number is spelled so,
 /// and the server says which text it takes for none: that needs no PL/pgSQL, which takes a new connection a while to load.
@@ -45,6 +45,27 @@ pub enum Outcome {
     Lost(anyhow::Error),
 }
 
+impl Outcome {
+    /// Of an error: what the server `refused`, or the loss of the connection.
+    fn of_error(error: sqlx::Error, refused: impl FnOnce(&PgDatabaseError) -> Outcome) -> Outcome {
+        let lost = match &error {
+            sqlx::Error::Database(database) => match database.try_downcast_ref::<PgDatabaseError>() {
+                // Shut down, or torn away.
+                Some(database) if database.code().starts_with("57P") => anyhow!("{}", database.message()),
+                Some(database) => return refused(database),
+                None => anyhow!("an error that PostgreSQL does not have"),
+            },
+            _ => error.into(),
+        };
+        Outcome::Lost(lost)
+    }
+
+    /// Of an error that no step is to blame for.
+    pub fn of(error: sqlx::Error) -> Outcome {
+        Outcome::of_error(error, |error| Outcome::Failed(Box::new(StepError::of(error))))
+    }
+}
+
 /// What the server said, and where in the file.
 #[derive(Debug, Clone)]
 pub struct StepError {
@@ -75,17 +96,18 @@ pub struct Batch<'b> {
 
 impl<'b> Batch<'b> {
     /// Begins a transaction, takes the lock, looks whether the history still is what the plan was made for, applies the
-    /// steps, and says what is to be said at the `end`. COMMIT is not in it.
+    /// steps, and says what is to be said at the `end`. The transaction has the settings of `begin`, expressions for SELECT.
+    /// COMMIT is not in it.
     pub fn new(
         history: &History,
         tables: &[&str],
         steps: &[Step<'b>],
         timeouts: Timeouts,
         key: i64,
+        begin: &str,
         end: &str,
     ) -> Batch<'b> {
-        let mut text =
-            format!("BEGIN;\nSELECT {}, {};\n", settings(history, timeouts), uncompressed_pages(Lasting::Transaction));
+        let mut text = format!("BEGIN;\nSELECT {}, {begin};\n", settings(history, timeouts));
         let unless = |holds: &str, what| format!("SELECT (CASE WHEN {holds} THEN '0' ELSE '{what}' END)::integer;\n");
         text.push_str(&unless(&format!("pg_catalog.pg_try_advisory_xact_lock({key})"), LOCKED));
         for (index, table) in tables.iter().enumerate() {
@@ -153,21 +175,17 @@ impl<'b> Batch<'b> {
                     },
                     _ => {}
                 },
-                Err(sqlx::Error::Database(error)) => {
-                    let Ok(error) = error.try_downcast::<PgDatabaseError>() else {
-                        return Outcome::Lost(anyhow::anyhow!("an error that PostgreSQL does not have"));
-                    };
-                    let said = |word| stretch.is_none() && error.message().contains(word);
-                    return match error.code() {
-                        NO_NUMBER if said(LOCKED) => Outcome::Locked,
-                        NO_NUMBER if said(CHANGED) => Outcome::Changed,
-                        TABLE_EXISTS if stretch.is_none() => Outcome::Changed,
-                        // Shut down, or torn away.
-                        code if code.starts_with("57P") => Outcome::Lost(anyhow::anyhow!("{}", error.message())),
-                        _ => Outcome::Failed(Box::new(self.locate(&error, stretch, finished))),
-                    };
+                Err(error) => {
+                    return Outcome::of_error(error, |error| {
+                        let said = |word| stretch.is_none() && error.message().contains(word);
+                        match error.code() {
+                            NO_NUMBER if said(LOCKED) => Outcome::Locked,
+                            NO_NUMBER if said(CHANGED) => Outcome::Changed,
+                            TABLE_EXISTS if stretch.is_none() => Outcome::Changed,
+                            _ => Outcome::Failed(Box::new(self.locate(error, stretch, finished))),
+                        }
+                    });
                 }
-                Err(error) => return Outcome::Lost(error.into()),
             }
         }
     }
@@ -252,9 +270,10 @@ fn settings(history: &History, timeouts: Timeouts) -> String {
 /// The settings for a session, for what runs outside of transactions.
 pub async fn set_session(connection: &mut PgConnection, timeouts: Timeouts) -> Result<()> {
     let sql = format!(
-        "SET lock_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET client_connection_check_interval = '1s'",
+        "SET lock_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET client_connection_check_interval = '1s'; SELECT {}",
         timeouts.lock.as_millis(),
-        timeouts.statement.as_millis()
+        timeouts.statement.as_millis(),
+        without_limits_of_waiting(connection, Lasting::Session),
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())

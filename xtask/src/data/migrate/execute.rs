@@ -1,6 +1,7 @@
 //! Carrying out what was planned: one connection a database, all at once, COMMIT withheld until every database has come
 //! through. Where a step must not run in a transaction, the set goes on in rounds: what is transactional runs first and
-//! stays open, then the steps that stand alone, then everything is committed.
+//! stays open, then the steps that stand alone, then those databases commit that have something left to do. What is a
+//! database's last stays open until the last round.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use super::locks::{self, Patience, Timeouts};
 use super::plan::{Direction, Segment, Step};
 use super::source::{Migration, Source};
 use crate::data::target::Target;
-use crate::engine::postgres::literal;
+use crate::engine::postgres::{Lasting, literal, uncompressed_pages, without_limits_of_waiting};
 
 /// Once one database has failed, the others have this long to say whether they fail as well.
 const GRACE: Duration = Duration::from_secs(1);
@@ -36,15 +37,8 @@ pub struct Job<'j, 'a> {
     /// As recorded, and as it was, where somebody had altered it.
     altered: Option<(Catalog, Catalog)>,
     begun: Instant,
-    open: Option<Open>,
-}
-
-/// Steps whose transaction is open.
-#[derive(Debug)]
-struct Open {
-    steps: Vec<StepDone>,
-    /// What is to be said before COMMIT.
-    records: String,
+    /// Steps whose transaction is open, recorded and all: only COMMIT is left to say.
+    open: Option<Vec<StepDone>>,
 }
 
 #[derive(Debug, Clone)]
@@ -112,7 +106,10 @@ impl<'j, 'a> Job<'j, 'a> {
     /// Holds the lock for all rounds, and looks whether the plan still holds.
     async fn hold(&mut self, timeouts: Timeouts) -> Result<bool> {
         let key = self.key();
-        locks::take(&mut self.target.connection, &self.target.service.short_name, key, timeouts.lock).await?;
+        let connection = &mut self.target.connection;
+        locks::take(connection, &self.target.service.short_name, key, timeouts.lock).await?;
+        let waits = without_limits_of_waiting(connection, Lasting::Session);
+        self.say(format!("SELECT {waits}")).await?;
         let now = History::read(&mut self.target.connection, self.sources).await?;
         Ok(now.has_table == self.history.has_table
             && (0..self.sources.len()).all(|index| now.state(index) == self.history.state(index)))
@@ -139,7 +136,11 @@ impl<'j, 'a> Job<'j, 'a> {
             // What is to be recorded is not what is there.
             end.push_str(&format!("SELECT {} AS {};\n", catalog::expression(), batch::CATALOG));
         }
-        Batch::new(&self.history, &self.tables(), steps, timeouts, self.key(), &end)
+        let begin = [
+            uncompressed_pages(Lasting::Transaction),
+            without_limits_of_waiting(&self.target.connection, Lasting::Transaction),
+        ];
+        Batch::new(&self.history, &self.tables(), steps, timeouts, self.key(), &begin.join(", "), &end)
     }
 
     /// Sends a [`batch`](Self::batch), as often as another migrating client holds the lock. Leaves its transaction open.
@@ -154,6 +155,35 @@ impl<'j, 'a> Job<'j, 'a> {
                 outcome => return Ok(outcome),
             }
         }
+    }
+
+    /// [Sends](Self::send) a round's batch and records what it did, while others are still at work. What only COMMIT is left
+    /// for cannot fail for a reason of this database alone.
+    async fn carry_out(&mut self, batch: &Batch<'_>, round: usize, timeouts: Timeouts) -> Result<Outcome> {
+        let outcome = self.send(batch, timeouts).await?;
+        let Outcome::Done(done) = &outcome else { return Ok(outcome) };
+        let planned = self.segments[round].steps();
+        let steps = planned.iter().zip(&done.nanoseconds).map(|(step, nanoseconds)| StepDone {
+            version: step.migration.version,
+            description: step.migration.description.clone(),
+            took: Duration::from_nanos(u64::try_from(*nanoseconds).unwrap_or(0)),
+        });
+        let steps: Vec<StepDone> = steps.collect();
+        let mut records = records(&self.history, planned, &done.nanoseconds);
+        if done.catalog.is_some() {
+            records.push_str(&self.catalog_record(done.catalog.as_ref())?);
+        }
+        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(records)).execute(&mut self.target.connection).await {
+            return Ok(Outcome::of(error));
+        }
+        self.open = Some(steps);
+        Ok(outcome)
+    }
+
+    /// Ends the open transaction with nothing done. A connection that cannot say so is gone, and its transaction with it.
+    async fn roll_back(&mut self) {
+        self.open = None;
+        drop(self.say("ROLLBACK".into()).await);
     }
 
     /// Runs a step statement by statement, outside of any transaction, and records it.
@@ -201,7 +231,8 @@ impl<'j, 'a> Job<'j, 'a> {
         let step_alone = std::slice::from_ref(step);
         let record = records(&self.history, step_alone, &[nanoseconds]);
         let text = texts(step_alone).sql(&self.history);
-        self.say(format!("RESET ALL; RESET ROLE; {record}{text}")).await?;
+        let waits = without_limits_of_waiting(&self.target.connection, Lasting::Session);
+        self.say(format!("RESET ALL; RESET ROLE; SELECT {waits}; {record}{text}")).await?;
         let (version, description) = (step.migration.version, step.migration.description.clone());
         Ok(Ok(StepDone { version, description, took }))
     }
@@ -307,7 +338,7 @@ pub async fn run(jobs: &mut [Job<'_, '_>], timeouts: Timeouts, databases: usize)
             return Ok((Vec::new(), Ended::Changed));
         }
         alone(jobs, round, timeouts, databases).await?;
-        commit(jobs, round).await?;
+        commit(jobs, round, rounds).await?;
     }
     let recording = jobs.iter_mut().map(async |job| {
         if matches!(job.segments.last(), Some(Segment::Alone(_))) {
@@ -356,7 +387,8 @@ async fn together(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, da
         });
         let part: Vec<_> = part.collect();
         asked = part.len();
-        let sending = part.into_iter().map(async |(index, job, batch)| (index, job.send(&batch, timeouts).await));
+        let sending =
+            part.into_iter().map(async |(index, job, batch)| (index, job.carry_out(&batch, round, timeouts).await));
         let mut at_work: FuturesUnordered<_> = sending.collect();
         // A database that fails ends the wait for the others, a moment later.
         let mut deadline = None;
@@ -375,30 +407,12 @@ async fn together(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, da
     let answered = outcomes.iter().flatten().count();
     let is_good = |outcome: &Option<Result<Outcome>>| matches!(outcome, None | Some(Ok(Outcome::Done(_))));
     if answered == asked && outcomes.iter().all(is_good) {
-        for (job, outcome) in jobs.iter_mut().zip(outcomes) {
-            if let Some(Ok(Outcome::Done(done))) = outcome {
-                let planned = job.segments[round].steps();
-                let steps = planned.iter().zip(&done.nanoseconds).map(|(step, nanoseconds)| StepDone {
-                    version: step.migration.version,
-                    description: step.migration.description.clone(),
-                    took: Duration::from_nanos(u64::try_from(*nanoseconds).unwrap_or(0)),
-                });
-                let steps: Vec<StepDone> = steps.collect();
-                let mut records = records(&job.history, planned, &done.nanoseconds);
-                if done.catalog.is_some() {
-                    records.push_str(&job.catalog_record(done.catalog.as_ref())?);
-                }
-                job.open = Some(Open { steps, records });
-            }
-        }
         return Ok(true);
     }
     // Those that answered are rolled back; what is still at work loses its connection, and with it its transaction.
     let answered: Vec<bool> = outcomes.iter().map(|outcome| matches!(outcome, Some(Ok(_)))).collect();
-    let rolling = jobs.iter_mut().zip(answered).filter(|(_, answered)| *answered);
-    let rolled = join_all(rolling.map(async |(job, _)| job.say("ROLLBACK".into()).await)).await;
-    // A connection that cannot roll back is gone, and its transaction with it.
-    drop(rolled);
+    let rolling = jobs.iter_mut().zip(answered).filter(|(job, answered)| *answered || job.open.is_some());
+    join_all(rolling.map(|(job, _)| job.roll_back())).await;
     let mut failures = Vec::new();
     for (job, outcome) in jobs.iter().zip(outcomes) {
         match outcome {
@@ -441,11 +455,7 @@ async fn alone(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, datab
         return Ok(());
     }
     let open = jobs.iter_mut().filter(|job| job.open.is_some());
-    let rolled = join_all(open.map(async |job| {
-        job.open = None;
-        job.say("ROLLBACK".into()).await
-    }));
-    drop(rolled.await);
+    join_all(open.map(Job::roll_back)).await;
     let mut failures = Vec::new();
     for ran in ran {
         failures.extend(ran?);
@@ -453,11 +463,15 @@ async fn alone(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, datab
     Err(failure::of_steps(&failures, databases, &kept(jobs)).into())
 }
 
-/// Commits what a round left open, everywhere at once.
-async fn commit(jobs: &mut [Job<'_, '_>], round: usize) -> Result<()> {
+/// Commits what is open, everywhere at once. Before the last round only those commit that have something left to do: the
+/// others can still be rolled back with it.
+async fn commit(jobs: &mut [Job<'_, '_>], round: usize, rounds: usize) -> Result<()> {
     let committing = jobs.iter_mut().map(async |job| {
-        let Some(Open { steps, records }) = job.open.take() else { return Ok(()) };
-        job.say(format!("{records}COMMIT")).await?;
+        if round + 1 < rounds && round + 1 >= job.segments.len() {
+            return Ok(());
+        }
+        let Some(steps) = job.open.take() else { return Ok(()) };
+        job.say("COMMIT".into()).await?;
         job.done.extend(steps);
         if round + 1 < job.segments.len() {
             job.history = History::read(&mut job.target.connection, job.sources).await?;

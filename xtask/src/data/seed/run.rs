@@ -14,7 +14,7 @@ use super::files::{Kind, SeedFile};
 use super::record::{self, Dying, Filled};
 use super::trouble::{self, Remedy, Trouble};
 use super::{Job, State, csv, files};
-use crate::engine::postgres::{FIRST_OF_USERS, Lasting, uncompressed_pages};
+use crate::engine::postgres::{FIRST_OF_USERS, Lasting, uncompressed_pages, without_limits_of_waiting};
 use crate::ui::{self, Exit, Failure, progress::Waiting, units};
 
 /// Two seeds at once in one database take turns by this number, which means nothing to others: `xtaskseed`, shortened.
@@ -104,9 +104,10 @@ async fn prepare(
     // A server notices that its client is gone only when it is told to look: else a killed run's work goes on for minutes.
     let begin = format!(
         "BEGIN; SET LOCAL lock_timeout = '{TABLE_PATIENCE}'; SET LOCAL client_connection_check_interval = '200ms'; \
-         SET LOCAL xtask.scale = '{}'; SELECT {}; {}; SELECT {}",
+         SET LOCAL xtask.scale = '{}'; SELECT {}, {}; {}; SELECT {}",
         job.scale,
         uncompressed_pages(Lasting::Transaction),
+        without_limits_of_waiting(connection, Lasting::Transaction),
         try_lock(),
         record::question(),
     );

@@ -60,6 +60,23 @@ fn who_holds_the_lock_is_told() {
     service.join().unwrap().unwrap();
 }
 
+/// A database that is done waits for the others, and a server may have been told to end whoever waits.
+#[test]
+fn who_waits_for_a_slow_database_is_not_ended() {
+    let checkout = up(&["learning", "user"]);
+    for limit in ["idle_in_transaction_session_timeout", "idle_session_timeout"] {
+        checkout.sql("user", &format!("ALTER DATABASE user_db SET {limit} = '100ms'"));
+    }
+    write(
+        &checkout,
+        &format!("{LEARNING}/20300101000000_slow.up.sql"),
+        "-- no-transaction\nSELECT pg_sleep(0.5);\nCREATE TABLE slow (id int);\n",
+    );
+    checkout.run(&["migrate", "learning", "user"]).ok();
+    checkout.run(&["migrate", "check", "learning", "user"]).ok();
+    assert_eq!(checkout.sql("user", "SELECT count(*) FROM _sqlx_migrations"), "4");
+}
+
 #[test]
 fn killed_at_any_moment_the_next_run_goes_on() {
     let checkout = up(&["learning", "user"]);
