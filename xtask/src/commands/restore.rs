@@ -293,7 +293,7 @@ pub async fn swap_all(sources: &[Source], places: &[Place], ready: Vec<Ready>) -
     let mut done: Vec<(&Place, Option<String>)> = Vec::new();
     for ((source, place), ready) in sources.iter().zip(places).zip(ready) {
         let begun = Instant::now();
-        let beside = settings(source, &place.login.database);
+        let beside = source.settings(&place.login.database);
         match server(place).swap(&ready.side.name, &place.login.database, &beside).await {
             Ok(old) => {
                 ready.side.keep();
@@ -317,18 +317,6 @@ pub async fn swap_all(sources: &[Source], places: &[Place], ready: Vec<Ready>) -
         }
     }
     Ok(swapped)
-}
-
-/// What a dump says of the database itself, which only holds once it has its name.
-fn settings(source: &Source, live: &str) -> String {
-    if source.database.database != live {
-        return String::new();
-    }
-    let own = source.head.entries.iter().filter(|entry| {
-        entry.kind == "DATABASE PROPERTIES"
-            || ["COMMENT", "ACL"].contains(&entry.kind.as_str()) && entry.tag.starts_with("DATABASE ")
-    });
-    own.map(|entry| entry.definition.as_str()).collect()
 }
 
 fn name_of(args: &RestoreArgs) -> String {

@@ -11,5 +11,6 @@ pub mod references;
 pub mod restore;
 pub mod seed;
 pub mod side;
+pub mod space;
 pub mod stamp;
 pub mod target;

@@ -28,6 +28,13 @@ impl Target<'_> {
         &self.service.short_name
     }
 
+    /// How large the database is on its server's disk.
+    pub async fn bytes(&mut self) -> Result<u64> {
+        let sql = "SELECT pg_database_size(current_database())::text";
+        let row = sqlx::raw_sql(sql).fetch_one(&mut self.connection).await?;
+        Ok(row.try_get::<&str, _>(0)?.parse()?)
+    }
+
     /// One connection more to the same database.
     pub async fn connect(&self) -> Result<PgConnection> {
         postgres::open(&self.door, &self.login.user, &self.login.database)
@@ -105,11 +112,14 @@ pub async fn open_at<'a, T>(
     let mut connection = opened.with_context(|| format!("cannot connect to {place}"))?;
     let row = ask(&mut connection, expressions(postgres)).await?;
     let answered = cluster_name(&row)?;
-    // `<stack>/<database>/<instance>`.
-    let parts: Vec<&str> = answered.split('/').collect();
-    if let [_, other, _] = parts[..]
-        && other != name
-    {
+    // `<stack>/<database>/<instance>`, and `<project>/<database>` where Compose has named it.
+    let is_ours = |other: &str| stack.databases().any(|(service, _)| service.short_name == other);
+    let other = match answered.split('/').collect::<Vec<_>>()[..] {
+        [_, other, _] => Some(other),
+        [_, other] => Some(other).filter(|other| is_ours(other)),
+        _ => None,
+    };
+    if let Some(other) = other.filter(|other| *other != name) {
         bail!(
             Failure::new(Exit::Refused, format!("{place} is not `{name}`, nothing was done"))
                 .body(format!("  it answers `{answered}`: `{other}` of an instance\n"))

@@ -30,6 +30,7 @@ mod pins;
 mod ports;
 mod restore;
 mod restore_locale;
+mod restore_roles;
 mod seed;
 mod support;
 mod toolbox;

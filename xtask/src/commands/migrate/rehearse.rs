@@ -4,11 +4,15 @@ use anyhow::{Result, bail};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use super::super::restore::places;
 use super::{databases, gaps, open};
 use crate::cli::MigratePlanArgs;
 use crate::context::Context;
+use crate::data::migrate::Set;
 use crate::data::migrate::locks::Timeouts;
+use crate::data::migrate::plan::Gaps;
 use crate::data::migrate::rehearse::{self, Report, StepReport};
+use crate::data::space;
 use crate::ui::{self, Exit, Failure, progress::Waiting, units};
 
 pub async fn run(cx: &Context, args: &MigratePlanArgs, timeouts: Timeouts) -> Result<Exit> {
@@ -17,6 +21,7 @@ pub async fn run(cx: &Context, args: &MigratePlanArgs, timeouts: Timeouts) -> Re
     let mut set = open(cx, &names).await?;
     let gaps = gaps(args.fill_gaps);
     set.check(gaps).await?;
+    check_space(cx, &mut set, gaps).await?;
     let waiting = Waiting::new("rehearsing on copies");
     let rehearsing = set.members.into_iter().map(|member| rehearse::run(member, gaps, timeouts));
     let reports: Vec<Result<Report>> = join_all(rehearsing).await;
@@ -50,6 +55,21 @@ pub async fn run(cx: &Context, args: &MigratePlanArgs, timeouts: Timeouts) -> Re
         _ => format!("\n{} rehearsed on copies, which are gone again", units::plural(steps, "migration")),
     });
     Ok(Exit::Done)
+}
+
+/// A copy of each database that has something pending must have room.
+async fn check_space(cx: &Context, set: &mut Set<'_>, gaps: Gaps) -> Result<()> {
+    let Some(instance) = cx.instance()? else { return Ok(()) };
+    let (mut names, mut sizes) = (Vec::new(), Vec::new());
+    for member in &mut set.members {
+        if member.pending(gaps).is_ok_and(|steps| steps.is_empty()) {
+            continue;
+        }
+        names.push(member.target.name().to_owned());
+        sizes.push(member.target.bytes().await?);
+    }
+    let places = places(cx, &instance, &names).await?;
+    space::check("copying", &places.iter().zip(sizes).collect::<Vec<_>>()).await
 }
 
 fn rendered(report: &Report) -> String {

@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::data::backup::dump::{self, Wanted};
 use crate::data::restore::foreign::{self, Dump, Wanting};
 use crate::data::restore::load;
+use crate::data::space;
 use crate::instance::Instance;
 use crate::instance::known::Known;
 use crate::ui::progress::Progress;
@@ -38,6 +39,7 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
         bail!(Failure::new(Exit::Refused, title).hint("name another one"));
     }
     server(place).check_clients(live, connected(args)).await?;
+    space::check("restoring", &[(place, dump.bytes()?)]).await?;
     let progress = Progress::new("restoring", &names);
     let not_restored = || format!("`{}` was not restored, and is as it was", place.name);
     let mut named = progress.watch(dump.look()).await.with_context(not_restored)?;

@@ -10,12 +10,21 @@ use super::dump::READS_THE_SAME;
 use super::manifest::{Extension, History, Sequence, Standing};
 use super::unchanged::{self, Candidate, Span, Unchanged};
 use crate::data::target::Target;
-use crate::engine::postgres::identifier;
+use crate::engine::postgres::{Lasting, identifier, without_limits_of_waiting};
+use crate::ui::{Exit, Failure};
 
-/// The snapshot must live as long as its dump takes, whatever the server's configuration thinks of idle clients. Nobody's own
-/// functions answer in the place of the server's.
-const BEGIN: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-    SET search_path = pg_catalog; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// Nobody's own functions answer in the place of the server's. A table that somebody holds exclusively is waited for as long
+/// as the dump itself would wait.
+const BEGIN: &str = "SET statement_timeout = 0; SET lock_timeout = '60s'; SET search_path = pg_catalog; \
+    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// What a server says to whoever has waited that long.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// Who holds tables so that nobody else can even look at them.
+const HOLDERS: &str = "SELECT string_agg(concat(coalesce(nullif(application_name, ''), 'a client without a name'), \
+      ' (pid ', pid, ', since ', to_char(xact_start, 'HH24:MI:SS'), ') holds ', relation::regclass), E'\n  ') \
+    FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'relation' AND granted AND mode = 'AccessExclusiveLock' \
+      AND pid <> pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 /// The first query is what takes the snapshot.
 const EXPORT: &str = "SELECT pg_export_snapshot(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text";
@@ -25,8 +34,10 @@ const FACTS: &str = "SELECT current_setting('server_version'), \
     pg_encoding_to_char(encoding), pg_database_size(oid)::text, \
     (SELECT coalesce(json_agg(json_build_object('name', extname, 'version', extversion) ORDER BY extname), '[]')::text \
        FROM pg_extension WHERE extname <> 'plpgsql'), \
-    (SELECT coalesce(json_agg(rolname ORDER BY rolname), '[]')::text FROM pg_roles WHERE oid IN \
-       (SELECT refobjid FROM pg_shdepend WHERE dbid = pg_database.oid AND refclassid = 'pg_authid'::regclass)), \
+    (SELECT coalesce(json_agg(rolname ORDER BY rolname), '[]')::text FROM pg_roles WHERE pg_roles.oid IN \
+       (SELECT refobjid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND (dbid = pg_database.oid OR \
+          dbid = 0 AND classid = 'pg_database'::regclass AND objid = pg_database.oid) \
+        UNION SELECT setrole FROM pg_db_role_setting WHERE setdatabase = pg_database.oid)), \
     (SELECT coalesce(json_agg(json_build_array(concat(nspname, '.', relname), format('%I.%I', nspname, relname)) \
        ORDER BY relname, nspname), '[]')::text \
        FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN pg_attribute ON attrelid = pg_class.oid \
@@ -129,8 +140,13 @@ pub async fn take<T>(
     beside: impl Future<Output = Result<T>>,
 ) -> Result<(Vec<Snapshot>, Moment, T)> {
     try_join_all(targets.iter_mut().map(async |target| {
-        let begun = sqlx::raw_sql(BEGIN).execute(&mut target.connection).await;
-        begun.with_context(|| format!("cannot read `{}`", target.service.short_name))
+        // The snapshot must live as long as its dump takes.
+        let waits = without_limits_of_waiting(&target.connection, Lasting::Session);
+        for sql in [format!("SELECT {waits}"), BEGIN.to_owned()] {
+            let begun = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut target.connection).await;
+            begun.with_context(|| format!("cannot read `{}`", target.service.short_name))?;
+        }
+        Ok::<_, anyhow::Error>(())
     }))
     .await?;
     let exporting = try_join_all(targets.iter_mut().map(async |target| {
@@ -150,10 +166,27 @@ pub async fn take<T>(
     let snapshots = targets.into_iter().zip(exported).map(async |(target, (id, _))| {
         let name = target.service.short_name.clone();
         let mut connection = target.connection;
-        let facts = facts(&mut connection).await.with_context(|| format!("cannot read the catalog of `{name}`"))?;
-        Ok::<_, anyhow::Error>(Snapshot { id, facts, connection })
+        match facts(&mut connection).await {
+            Ok(facts) => Ok(Snapshot { id, facts, connection }),
+            Err(error) => Err(told(error, &name, &mut connection).await),
+        }
     });
     Ok((try_join_all(snapshots).await?, moment, beside))
+}
+
+/// An error of the look at the catalog, with who kept it waiting.
+async fn told(error: anyhow::Error, name: &str, connection: &mut PgConnection) -> anyhow::Error {
+    let title = format!("cannot read the catalog of `{name}`");
+    let said = error.downcast_ref::<sqlx::Error>().and_then(|error| error.as_database_error());
+    if said.and_then(|said| said.code()).is_none_or(|code| code != LOCK_NOT_AVAILABLE) {
+        return error.context(title);
+    }
+    let asked = sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {HOLDERS}"))).fetch_one(connection).await;
+    let holders = asked.ok().and_then(|row| row.try_get::<Option<String>, _>(0).ok().flatten());
+    let failure = Failure::new(Exit::Failed, format!("a table of `{name}` is held by somebody, nothing was backed up"))
+        .body(format!("  {}", holders.unwrap_or_else(|| "who held it has let go".into())))
+        .hint("end that transaction, and run it again");
+    error.context(failure)
 }
 
 fn text(row: &PgRow, index: usize) -> Result<String, sqlx::Error> {

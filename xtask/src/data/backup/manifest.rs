@@ -109,7 +109,7 @@ pub struct Database {
     pub sequences: Vec<Sequence>,
     pub extensions: Vec<Extension>,
     pub migrations: Vec<History>,
-    /// Roles that own something or have a right in it.
+    /// Roles that own something, have a right or a setting in it or on it. A server's first role counts for none.
     pub roles: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<Standing>,

@@ -87,7 +87,7 @@ pub async fn set(sources: Vec<Source<'_>>, others: &[Other], recipe: &Recipe<'_>
         sources.iter().map(|source| Wanted::all_of(&source.clients, &source.target.login.database)).collect();
     let progress = Progress::new("backing up", &members);
     let targets = sources.into_iter().map(|source| source.target).collect();
-    let (snapshots, moment, asked) = cut::take(targets, ask(others)).await?;
+    let (snapshots, moment, asked) = progress.watch(cut::take(targets, ask(others))).await?;
     let about = About { recipe, members: &members, moment, begun: RefCell::default() };
     // More dumps than processors take longer, all together, and more memory. The largest goes first.
     let places = Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from).max(2));

@@ -252,7 +252,7 @@ impl<'a> Set<'a> {
 }
 
 impl Member<'_> {
-    fn pending(&self, gaps: Gaps) -> Result<Vec<Step<'_>>, Vec<Fault>> {
+    pub fn pending(&self, gaps: Gaps) -> Result<Vec<Step<'_>>, Vec<Fault>> {
         plan::pending(self.target.name(), &self.sources, &self.history, gaps)
     }
 

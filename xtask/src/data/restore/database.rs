@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use archive::part::Seal;
 use futures_util::StreamExt;
+use sqlx::{AssertSqlSafe, Connection};
 
 use super::compare::compare;
 use super::load::{self, Loaded, Source};
@@ -15,14 +16,11 @@ use crate::data::backup::store::Kept;
 use crate::data::backup::verify;
 use crate::data::locale::Origin;
 use crate::data::side::{Purpose, Side};
-use crate::engine::clients::{Clients, SHELL};
-use crate::engine::postgres::{self, Door, Login};
-use crate::tools::{self, Input};
+use crate::data::space;
+use crate::engine::clients::Clients;
+use crate::engine::postgres::{self, Door, Login, MAINTENANCE_DATABASE, literal};
 use crate::ui::progress::Progress;
-use crate::ui::{Exit, Failure, failure, units};
-
-/// How much more a restored database may take than the one that was backed up, in percent: its log is written beside it.
-const ROOM: u64 = 130;
+use crate::ui::{Exit, Failure, failure};
 
 /// Where a backup is restored.
 #[derive(Debug, Clone)]
@@ -58,12 +56,12 @@ pub async fn source(kept: Kept, seal: Option<Arc<dyn Seal + Send + Sync>>) -> Re
 }
 
 /// Restores into a database of its own. Whatever fails, that one goes away and nothing else was touched.
-pub async fn prepare(source: &Source, place: &Place, bytes: &Arc<AtomicU64>) -> Result<Ready> {
+async fn prepare(source: &Source, place: &Place, bytes: &Arc<AtomicU64>) -> Result<Ready> {
     let begun = Instant::now();
-    check_space(source, place).await?;
     let wanted = Purpose::Restore { origin: &Origin::of(&source.head), encoding: &source.database.encoding };
     let side = Side::make(&place.door, &place.login.user, wanted).await?;
     let loaded = load::fill(source, &place.clients, &side, bytes).await.with_context(|| not_restored(place))?;
+    try_settings(source, place).await.with_context(|| not_restored(place))?;
     let filling = begun.elapsed();
     let proving = async { tokio::try_join!(load::analyze(&side), compare(source, &place.clients, &side.name, bytes)) };
     let ((), differences) = proving.await.with_context(|| not_restored(place))?;
@@ -78,6 +76,8 @@ pub async fn prepare(source: &Source, place: &Place, bytes: &Arc<AtomicU64>) -> 
 
 /// Prepares several at once; the largest goes first. All errors are one.
 pub async fn prepare_all(sources: &[Source], places: &[Place], verb: &'static str) -> Result<Vec<Ready>> {
+    let wanted: Vec<_> = places.iter().zip(sources.iter().map(|source| source.database.size_bytes)).collect();
+    space::check("restoring", &wanted).await?;
     let names: Vec<String> = places.iter().map(|place| place.name.clone()).collect();
     let progress = &Progress::new(verb, &names);
     let mut order: Vec<usize> = (0..sources.len()).collect();
@@ -102,37 +102,22 @@ pub async fn prepare_all(sources: &[Source], places: &[Place], verb: &'static st
     Ok(ready)
 }
 
-fn not_restored(place: &Place) -> String {
-    format!("`{}` was not restored, and is as it was", place.name)
+/// What is said in the moment of the swap is said before, without effect: it must not fail there.
+async fn try_settings(source: &Source, place: &Place) -> Result<()> {
+    let settings = source.settings(&place.login.database);
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let mut admin = postgres::open(&place.door, &place.login.user, MAINTENANCE_DATABASE).await?;
+    let exists = format!("SELECT FROM pg_database WHERE datname = {}", literal(&place.login.database));
+    if sqlx::raw_sql(AssertSqlSafe(exists)).fetch_optional(&mut admin).await?.is_some() {
+        let tried = format!("BEGIN; {settings}; ROLLBACK");
+        let tried = sqlx::raw_sql(AssertSqlSafe(tried)).execute(&mut admin).await;
+        tried.context("the server refuses what the backup says of the database itself")?;
+    }
+    Ok(admin.close().await?)
 }
 
-/// The disk of the server's data must have room for the database once more.
-async fn check_space(source: &Source, place: &Place) -> Result<()> {
-    let rows = postgres::query(
-        &place.door,
-        &place.login.user,
-        postgres::MAINTENANCE_DATABASE,
-        "SELECT current_setting('data_directory')",
-    );
-    let folder =
-        rows.await?.pop().and_then(|mut row| row.pop()).context("the server does not say where its data are")?;
-    let mut command = place.clients.command(SHELL, postgres::MAINTENANCE_DATABASE, &[]);
-    command.args(["-c", "df -Pk \"$0\"", &folder]);
-    let ran = tokio::task::spawn_blocking(move || tools::run(command, Input::Text(String::new()))).await??.ok()?;
-    // POSIX: the fourth word of the second line is what is free, in units of 1024 bytes.
-    let free = ran.stdout.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
-    let Some(free) = free.map(|units| units * 1024) else { return Ok(()) };
-    let needed = source.database.size_bytes / 100 * ROOM;
-    if free < needed {
-        let (needed, free) = (units::megabytes(needed), units::megabytes(free));
-        bail!(
-            Failure::new(Exit::Failed, format!("restoring `{}` needs {needed}, and {free} are free", place.name))
-                .body("  the live database stays until the restored one is proven")
-                .hint(format!(
-                    "free some space; `cargo xtask restore {} --drop-old` drops what earlier restores have replaced",
-                    place.name
-                ))
-        );
-    }
-    Ok(())
+fn not_restored(place: &Place) -> String {
+    format!("`{}` was not restored, and is as it was", place.name)
 }

@@ -1,7 +1,7 @@
 //! Filling an empty database from a backup: definitions by pg_restore, rows by several connections at once, indexes and
 //! constraints by pg_restore. The first error ends it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::process::{ChildStdin, Stdio};
 use std::sync::Arc;
@@ -52,6 +52,24 @@ pub struct Source {
 }
 
 impl Source {
+    /// The roles that the backup needs: those that its server knew of, and owners, among which is that server's first role.
+    fn roles(&self) -> BTreeSet<&str> {
+        let owners = self.head.entries.iter().map(|entry| entry.owner.as_str()).filter(|owner| !owner.is_empty());
+        owners.chain(self.database.roles.iter().map(String::as_str)).collect()
+    }
+
+    /// What the backup says of the database itself and not of its content, where `live` is its name.
+    pub fn settings(&self, live: &str) -> String {
+        if self.database.database != live {
+            return String::new();
+        }
+        let own = self.head.entries.iter().filter(|entry| {
+            entry.kind == "DATABASE PROPERTIES"
+                || ["COMMENT", "ACL"].contains(&entry.kind.as_str()) && entry.tag.starts_with("DATABASE ")
+        });
+        own.map(|entry| entry.definition.as_str()).collect()
+    }
+
     pub fn seal(&self) -> Option<&dyn Seal> {
         self.seal.as_deref().map(|seal| seal as &dyn Seal)
     }
@@ -67,7 +85,7 @@ pub struct Loaded {
 
 /// Fills the database; `written` is raised by every byte of rows.
 pub async fn fill(source: &Source, clients: &Clients, side: &Side, written: &AtomicU64) -> Result<Loaded> {
-    let new_roles = provide_roles(side, &source.database.roles).await?;
+    let new_roles = provide_roles(side, &source.roles()).await?;
     definitions(source, clients, side).await?;
     rows(source, side, written).await?;
     indexes(source, clients, side).await?;
@@ -75,11 +93,12 @@ pub async fn fill(source: &Source, clients: &Clients, side: &Side, written: &Ato
 }
 
 /// Roles belong to the server, so a dump does not have them.
-async fn provide_roles(side: &Side, wanted: &[String]) -> Result<Vec<String>> {
+async fn provide_roles(side: &Side, wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
     let mut connection = side.connect().await?;
     let rows = sqlx::raw_sql("SELECT rolname::text FROM pg_roles").fetch_all(&mut connection).await?;
     let present: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    let missing: Vec<String> = wanted.iter().filter(|role| !present.contains(role)).cloned().collect();
+    let missing = wanted.iter().filter(|role| !present.iter().any(|one| one == *role)).map(|role| (*role).to_owned());
+    let missing: Vec<String> = missing.collect();
     for role in &missing {
         let make = format!("CREATE ROLE {} NOLOGIN", identifier(role));
         sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut connection).await?;

@@ -117,6 +117,15 @@ impl Dump {
         })
     }
 
+    /// Its own size in bytes: a database of it is larger, for most dumps are compressed.
+    pub fn bytes(&self) -> Result<u64> {
+        let files = match self.form {
+            Form::Directory => std::fs::read_dir(&self.path)?.map(|file| Ok(file?.metadata()?.len())).sum(),
+            Form::Sql | Form::Archive => std::fs::metadata(&self.path).map(|file| file.len()),
+        };
+        files.with_context(|| format!("cannot read `{}`", self.path.display()))
+    }
+
     /// What it names that this server may not have.
     pub async fn look(&self) -> Result<Named> {
         let (path, form) = (self.path.clone(), self.form);
