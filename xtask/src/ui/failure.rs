@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use sqlx::postgres::PgDatabaseError;
+
 use super::{BAD, STRONG, paint};
 
 /// The exit codes; scripts rely on them.
@@ -96,26 +98,75 @@ pub fn all_of(mut errors: Vec<anyhow::Error>, exit: Exit, title: impl Fn(usize) 
     }
 }
 
+/// What a server says, if it is a server's error: by itself it is written with a place in the server's source.
+fn said_by_server(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let Some(sqlx::Error::Database(error)) = cause.downcast_ref::<sqlx::Error>() else { return None };
+    let detail = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::detail);
+    let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
+    Some(format!("the server says: {}{detail}", error.message()))
+}
+
+fn body(failure: &Failure) -> String {
+    match failure.body.trim_end_matches('\n') {
+        "" => String::new(),
+        body => format!("\n{body}\n\n"),
+    }
+}
+
 /// The error as it is printed.
 pub fn rendered(error: &anyhow::Error) -> String {
-    let mut text = format!("{} {}\n", paint(BAD.bold(), "error:"), error);
-    let mut hint = error.downcast_ref::<Failure>().and_then(|failure| failure.hint.as_ref());
-    let mut said = error.to_string();
+    let mut text = String::new();
+    let mut hint = None;
+    let mut said = String::new();
+    // A failure that is the context of another error is not in the chain under its own type.
+    let mut context = error.downcast_ref::<Failure>();
     for (depth, cause) in error.chain().enumerate() {
-        let words = cause.to_string();
-        if depth > 0 && !said.contains(&words) {
+        let of_server = said_by_server(cause);
+        let is_of_server = of_server.is_some();
+        let words = of_server.unwrap_or_else(|| cause.to_string());
+        if depth == 0 {
+            text.push_str(&format!("{} {words}\n", paint(BAD.bold(), "error:")));
+        } else if !said.contains(&words) {
             text.push_str(&format!("  {} {words}\n", paint(STRONG, "caused by:")));
         }
         said.push_str(&words);
         if let Some(failure) = cause.downcast_ref::<Failure>() {
-            if !failure.body.is_empty() {
-                text.push_str(&format!("\n{}\n\n", failure.body.trim_end_matches('\n')));
-            }
+            context = context.filter(|context| !std::ptr::eq(*context, failure));
+            text.push_str(&body(failure));
             hint = failure.hint.as_ref().or(hint);
         }
+        if is_of_server {
+            break;
+        }
+    }
+    if let Some(failure) = context {
+        text.push_str(&body(failure));
+        hint = hint.or(failure.hint.as_ref());
     }
     if let Some(hint) = hint {
         text.push_str(&format!("{} {hint}\n", paint(STRONG, "hint:")));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    fn shown(error: &anyhow::Error) -> String {
+        anstream::adapter::strip_str(&rendered(error)).to_string()
+    }
+
+    #[test]
+    fn a_failure_is_shown_with_its_body_wherever_it_is_in_the_chain() {
+        let failure = |title: &str, hint: &str| Failure::new(Exit::Failed, title).body("  a\n  b\n").hint(hint);
+        let told = "error: it failed\n\n  a\n  b\n\nhint: mend it\n";
+        assert_eq!(shown(&failure("it failed", "mend it").into()), told);
+        let told = "error: it failed\n  caused by: no disk\n\n  a\n  b\n\nhint: mend it\n";
+        assert_eq!(shown(&anyhow!("no disk").context(failure("it failed", "mend it"))), told);
+        let both = anyhow::Error::from(failure("no disk", "buy one")).context(failure("it failed", "mend it"));
+        assert!(shown(&both).ends_with("hint: buy one\n"), "what is nearer to the cause");
+    }
 }

@@ -21,10 +21,13 @@ const BEGIN: &str = "SET statement_timeout = 0; SET lock_timeout = '60s'; SET se
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// Who holds tables so that nobody else can even look at them.
-const HOLDERS: &str = "SELECT string_agg(concat(coalesce(nullif(application_name, ''), 'a client without a name'), \
-      ' (pid ', pid, ', since ', to_char(xact_start, 'HH24:MI:SS'), ') holds ', relation::regclass), E'\n  ') \
-    FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'relation' AND granted AND mode = 'AccessExclusiveLock' \
-      AND pid <> pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+const HOLDERS: &str = "SELECT string_agg(line, E'\n  ') FROM \
+    (SELECT concat(coalesce(nullif(application_name, ''), 'a client without a name'), ' (pid ', pid, ', since ', \
+       to_char(xact_start, 'HH24:MI:SS'), ') holds ', string_agg(relname, ', ' ORDER BY relname)) AS line \
+     FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation \
+     WHERE locktype = 'relation' AND granted AND mode = 'AccessExclusiveLock' AND relkind IN ('r', 'p', 'm') \
+       AND pid <> pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+     GROUP BY pid, application_name, xact_start) AS holders";
 
 /// The first query is what takes the snapshot.
 const EXPORT: &str = "SELECT pg_export_snapshot(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text";
