@@ -76,6 +76,15 @@ fn a_table_or_a_database_is_restored_beside_the_live_one() {
             "user",
             "CREATE SCHEMA s; CREATE TABLE s.parent (a int); CREATE TABLE s.\"A (b\" (c text) INHERITS (s.parent)",
         );
+        checkout.sql(
+            "user",
+            "CREATE TABLE s.by_month (a int, b text DEFAULT 'x') PARTITION BY RANGE (a); \
+             CREATE TABLE s.by_month_1 PARTITION OF s.by_month FOR VALUES FROM (0) TO (10) PARTITION BY LIST (b); \
+             CREATE TABLE s.by_month_1w PARTITION OF s.by_month_1 FOR VALUES IN ('w'); \
+             CREATE TABLE s.by_month_1rest PARTITION OF s.by_month_1 DEFAULT; \
+             CREATE TABLE s.by_month_2 PARTITION OF s.by_month FOR VALUES FROM (10) TO (20); \
+             INSERT INTO s.by_month VALUES (1, 'w'), (2, 'x'), (3, 'y'), (12, 'z')",
+        );
         checkout.sql("user", "INSERT INTO s.\"A (b\" SELECT g, 'row ' || g FROM generate_series(1, 10) g");
         checkout.run(&["backup", "user"]).ok();
         let users = checkout.sql("user", "SELECT count(*) FROM users");
@@ -91,6 +100,9 @@ fn a_table_or_a_database_is_restored_beside_the_live_one() {
             "1row 1,2row 2"
         );
         assert_eq!(checkout.sql("user", "SELECT count(*) FROM s.parent"), "0", "a copy is nobody's child");
+        checkout.run(&["restore", "user", "--table", "by_month"]).ok().says("4 rows restored beside");
+        assert_eq!(checkout.sql("user", "SELECT string_agg(b, '' ORDER BY a) FROM s.by_month_restored"), "wxyz");
+        checkout.run(&["restore", "user", "--table", "by_month_2"]).ok().says("1 rows restored beside");
 
         checkout.run(&["restore", "user", "--into", "tried"]).ok();
         checkout.run(&["restore", "user", "--into", "tried"]).exits(4).says("there is a database `tried` already");
