@@ -5,7 +5,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Checkout, ENGINES, Engine, docker, finish, on_both_engines, signal, skip_docker, wait_until};
+use crate::support::{
+    Checkout, ENGINES, Engine, Holder, docker, finish, on_both_engines, signal, skip_docker, wait_until,
+};
 
 on_both_engines! {
     everyday_verbs_do_what_they_say
@@ -128,13 +130,13 @@ fn what_died_is_shown_and_started_again(engine: Engine) {
 
 fn taken_ports_are_all_named_before_anything_starts(engine: Engine) {
     let Some(checkout) = Checkout::on(engine) else { return };
-    let hold = |name: &str| std::net::TcpListener::bind(("127.0.0.1", checkout.port(name))).unwrap();
-    let held = [hold("POSTGRES_LEARNING_PORT"), hold("REDIS_PORT")];
+    let held = ["POSTGRES_LEARNING_PORT", "REDIS_PORT"].map(|name| ("127.0.0.1", checkout.port(name)));
+    let holder = Holder::of(&held);
     let refused = checkout.run(&["up", "learning", "redis", "user"]).exits(1).says("2 of 3 ports are taken");
-    assert!(refused.err.contains(&format!("pid {}", std::process::id())), "{}", refused.err);
+    assert!(refused.err.contains(&holder.pid()), "{}", refused.err);
     assert_eq!(state(&checkout, "user"), "absent");
     checkout.run(&["up", "learning", "redis", "--auto-ports"]).ok().says("2 services ready");
-    drop(held);
+    drop(holder);
     // The other engine's checkout is told who holds a port here.
     let mut other = Checkout::new();
     other.set(&format!("POSTGRES_LEARNING_PORT={}", checkout.port("POSTGRES_LEARNING_PORT")));

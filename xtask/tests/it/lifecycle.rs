@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Checkout, has_emulator, has_postgres_15, is_root, skip, stat};
+use crate::support::{Checkout, has_emulator, has_postgres_15, install, is_root, skip, stat};
 
 /// The whole stack, and a client that knows only what `env` prints.
 #[test]
@@ -356,7 +356,7 @@ fn an_ordinary_user_needs_nothing_of_roots() {
     checkout.environment.insert("HOME".into(), home.display().to_string());
     // The helper itself must be within reach.
     let helper = checkout.beside("helper");
-    fs::copy(env!("CARGO_BIN_EXE_xtask"), &helper).unwrap();
+    install(fs::File::open(env!("CARGO_BIN_EXE_xtask")).unwrap(), &helper);
     let run = |arguments: &[&str]| {
         let template = checkout.command(arguments);
         let mut command = std::process::Command::new(&helper);

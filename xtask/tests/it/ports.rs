@@ -3,24 +3,25 @@
 use std::fs;
 use std::net::TcpListener;
 
-use crate::support::{Checkout, free_port, programs};
+use crate::support::{Checkout, Holder, free_port, programs};
 
 #[test]
 fn every_conflict_is_told_at_once_and_nothing_starts() {
     let checkout = Checkout::new();
-    let learning = TcpListener::bind(("127.0.0.1", checkout.port("POSTGRES_LEARNING_PORT"))).unwrap();
-    let user = TcpListener::bind(("0.0.0.0", checkout.port("POSTGRES_USER_PORT"))).unwrap();
-    let redis = TcpListener::bind(("::1", checkout.port("REDIS_PORT"))).unwrap();
-    let ai = TcpListener::bind(("::", checkout.port("POSTGRES_AI_PORT"))).unwrap();
+    let holder = Holder::of(&[
+        ("127.0.0.1", checkout.port("POSTGRES_LEARNING_PORT")),
+        ("0.0.0.0", checkout.port("POSTGRES_USER_PORT")),
+        ("::1", checkout.port("REDIS_PORT")),
+        ("::", checkout.port("POSTGRES_AI_PORT")),
+    ]);
     let ran = checkout.run(&["up", "--without", "pubsub"]).exits(1).says("4 of 9 ports are taken, nothing was started");
-    let pid = format!("pid {}", std::process::id());
     for service in ["learning", "user", "redis", "ai"] {
         let line = ran
             .err
             .lines()
             .find(|line| line.contains(&format!("  {service} ")))
             .unwrap_or_else(|| panic!("{}", ran.err));
-        assert!(line.contains(&pid), "{line}");
+        assert!(line.contains(&holder.pid()), "{line}");
     }
     assert!(checkout.servers().is_empty() && checkout.recorded().is_empty());
 
@@ -44,7 +45,7 @@ fn every_conflict_is_told_at_once_and_nothing_starts() {
     }
     checkout.run(&["up", "learning", "redis"]).ok();
     checkout.run(&["ports"]).ok().says("this instance");
-    drop((learning, user, redis, ai));
+    drop(holder);
 }
 
 #[test]

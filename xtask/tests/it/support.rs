@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Seek, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -339,6 +340,41 @@ pub fn finish(child: Child) -> Ran {
     }
 }
 
+/// Somebody else's process that listens on ports. The test's own listeners would be also those of each child that another
+/// test is about to start.
+pub struct Holder(Child);
+
+impl Holder {
+    #[track_caller]
+    pub fn of(addresses: &[(&str, u16)]) -> Holder {
+        let script = "import socket, sys; \
+            both = dict(family=socket.AF_INET6, dualstack_ipv6=True); \
+            pairs = [address.rsplit(' ', 1) for address in sys.argv[1:]]; \
+            held = [socket.create_server((host, int(port)), **(both if ':' in host else {})) for host, port in pairs]; \
+            print('held', flush=True); sys.stdin.read()";
+        let addresses = addresses.iter().map(|(host, port)| format!("{host} {port}"));
+        let mut python = Command::new("python3");
+        let python = python.args(["-c", script]).args(addresses).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut python = python.spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(python.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "held\n");
+        Holder(python)
+    }
+
+    /// As it is told of who holds a port.
+    pub fn pid(&self) -> String {
+        format!("pid {}", self.0.id())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 /// A port that nothing listens on, given to one test only. Below the ports that the system hands out by itself.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -478,11 +514,21 @@ pub fn programs(checkout: &Checkout, scripts: &[(&str, &str)]) -> String {
     let folder = checkout.beside("programs");
     fs::create_dir_all(&folder).unwrap();
     for (name, script) in scripts {
-        let path = folder.join(name);
-        fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut text = tempfile::tempfile().unwrap();
+        write!(text, "#!/bin/bash\n{script}\n").unwrap();
+        text.rewind().unwrap();
+        install(text, &folder.join(name));
     }
     folder.display().to_string()
+}
+
+/// Writes a program that is run at once. By another process: what this one has open for writing is so for a moment in each
+/// child that another test starts, and the system runs no program that somebody may write.
+#[track_caller]
+pub fn install(program: fs::File, to: &Path) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(to).stdin(program);
+    ran(install).ok();
 }
 
 /// A file system of a fixed size, which only root can have. Dropped, it is gone, whoever still works on it.
