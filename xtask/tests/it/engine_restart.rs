@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{Checkout, Engine, finish, is_root, ran, signal, skip};
@@ -18,6 +19,8 @@ const LOG_LINES: usize = 40;
 /// A Docker engine of its own. Dropped, it is gone with everything it held.
 struct PrivateEngine {
     folder: PathBuf,
+    /// How the addresses of its networks begin: engines do not know each other's.
+    addresses: String,
     process: Option<Child>,
 }
 
@@ -30,7 +33,7 @@ impl PrivateEngine {
         }
         // Its sockets lie in it: the name is short.
         let folder = tempfile::Builder::new().prefix("xtask-engine-").tempdir_in("/tmp").unwrap().keep();
-        let mut engine = PrivateEngine { folder, process: None };
+        let mut engine = PrivateEngine { folder, addresses: free_addresses(), process: None };
         engine.start();
         let images: Vec<&String> =
             ["POSTGRES_IMAGE", "REDIS_IMAGE"].iter().map(|name| &checkout.environment[*name]).collect();
@@ -56,14 +59,8 @@ impl PrivateEngine {
         let log = fs::OpenOptions::new().create(true).append(true).open(path("log")).unwrap();
         let mut command = Command::new("dockerd");
         command.args(["--host", &self.host(), "--data-root", &path("data"), "--exec-root", &path("exec")]);
-        command.args([
-            "--pidfile",
-            &path("pid"),
-            "--bridge",
-            "none",
-            "--default-address-pool",
-            "base=10.231.0.0/16,size=24",
-        ]);
+        let pool = format!("base={}0.0/16,size=24", self.addresses);
+        command.args(["--pidfile", &path("pid"), "--bridge", "none", "--default-address-pool", &pool]);
         command.args(["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]);
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut process = command.spawn().unwrap();
@@ -113,11 +110,38 @@ impl Drop for PrivateEngine {
         let folder = format!("{}/", self.folder.display());
         for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|at| at.starts_with(&folder))
         {
-            let _said_by_rm = Command::new("umount").arg(mount).status();
+            let _said_by_rm = Command::new("umount").arg("--lazy").arg(mount).status();
+        }
+        // An engine that was killed does not know all of its networks any more.
+        for (device, _) in devices().iter().filter(|(_, address)| address.starts_with(&self.addresses)) {
+            let deleted = Command::new("ip").args(["link", "delete", device]).status();
+            assert!(deleted.is_ok_and(|status| status.success()) || std::thread::panicking());
         }
         let removed = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&self.folder).status();
         assert!(removed.is_ok_and(|status| status.success()) || std::thread::panicking());
     }
+}
+
+/// The machine's network devices with their addresses; none where there is no `ip`.
+fn devices() -> Vec<(String, String)> {
+    let Ok(listed) = Command::new("ip").args(["-4", "-oneline", "address"]).output() else { return Vec::new() };
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    let device = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
+    };
+    listed.lines().filter_map(device).collect()
+}
+
+/// As `10.231.`, which nobody on this machine uses, or is about to.
+fn free_addresses() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let taken = devices();
+    let mut all = (0..20).map(|_| {
+        let number = std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed);
+        format!("10.{}.", 231 + number % 20)
+    });
+    all.find(|begin| taken.iter().all(|(_, address)| !address.starts_with(begin))).expect("one of 20 is free")
 }
 
 /// Engine and checkout; the checkout is dropped first, while its engine is still there.
