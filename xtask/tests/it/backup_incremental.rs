@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Checkout, ENGINES, skip, wait_until};
+use crate::support::{Checkout, ENGINES, skip};
 
 /// Names that a shell, a pattern or a careless quote would read otherwise.
 const ODD: &str = r#""Odd ""name"".*$x|""#;
@@ -214,19 +214,13 @@ fn what_was_written_across_the_earlier_cut_is_read() {
     checkout.run(&["up", "learning"]).ok();
     tables(&checkout);
     checkout.sql("learning", "CREATE TABLE two AS TABLE one");
-    let begin = checkout.beside("begin");
-    let write = "BEGIN; DELETE FROM one WHERE id = 1; INSERT INTO one VALUES (0, 'late'); \\o FILE\n SELECT 1; \\o\n \
-        SELECT pg_sleep(4); COMMIT;";
-    let mut writer = checkout.command(&["psql", "learning", "--", "-q"]);
-    writer.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
-    let mut writer = writer.spawn().unwrap();
-    let script = write.replace("FILE", &begin.display().to_string());
-    std::io::Write::write_all(&mut writer.stdin.take().unwrap(), script.as_bytes()).unwrap();
-    wait_until("the transaction has written", || begin.exists());
+    let mut writer = checkout.session("learning");
+    writer.say("BEGIN; DELETE FROM one WHERE id = 1; INSERT INTO one VALUES (0, 'late');");
     checkout.sql("learning", "DELETE FROM two WHERE id = 1; INSERT INTO two VALUES (0, 'in time')");
     checkout.sql("learning", "SELECT pg_stat_reset()");
     let (first, _) = taken(&checkout, &[]);
-    assert!(writer.wait().unwrap().success());
+    writer.say("COMMIT;");
+    writer.end();
     std::thread::sleep(std::time::Duration::from_millis(1200));
     checkout.sql("learning", "SELECT pg_stat_reset()");
     let (second, folder) = incremental(&checkout);

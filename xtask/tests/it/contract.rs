@@ -228,7 +228,7 @@ fn both_engines_answer_the_same() {
         if engine == Engine::Docker && !checkout.use_docker() {
             return skip_docker();
         }
-        let up = checkout.run(&["up", "learning", "redis", "pubsub", "--json"]).ok().json();
+        let up = checkout.run(&["up", "learning", "redis", "pubsub", "--timeout-secs", "300", "--json"]).ok().json();
         let up: Vec<Value> =
             up["services"].as_array().unwrap().iter().map(|line| without(line, &["seconds"])).collect();
         let env: Vec<Value> = ["learning-service", "learning", "redis", "pubsub", "api-gateway"]
@@ -236,7 +236,12 @@ fn both_engines_answer_the_same() {
             .map(|name| checkout.run(&["env", name, "--format", "json"]).ok().json())
             .collect();
         let status = checkout.run(&["status", "--json"]).exits(3).json();
-        let moving = ["pid", "since", "uptime_secs", "data_bytes"];
+        for line in status["services"].as_array().unwrap() {
+            let is_asked = ["learning", "redis"].contains(&line["name"].as_str().unwrap());
+            assert!(line["connections"].is_u64() == is_asked, "{line}");
+        }
+        // A container is asked for its health by another client now and then.
+        let moving = ["pid", "since", "uptime_secs", "data_bytes", "connections"];
         let status: Vec<Value> =
             status["services"].as_array().unwrap().iter().map(|line| without(line, &moving)).collect();
         let ports = checkout.run(&["ports", "--json"]).ok().json();

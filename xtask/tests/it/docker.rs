@@ -77,18 +77,20 @@ fn a_container_that_somebody_ends_while_its_database_is_made_is_started_again() 
     let psql = |sql: &str| docker(&["exec", &container, "psql", "-U", "effect", "-d", "postgres", "-Atqc", sql]);
     for end in [["kill", "--signal=KILL"], ["stop", "--time=5"]] {
         psql("DROP DATABASE learning_db");
-        // As long as somebody is in it, no database is made out of it.
-        let mut inside = Command::new("docker")
-            .args(["exec", &container, "psql", "-U", "effect", "-d", "template1", "-qc", "SELECT pg_sleep(60)"])
+        // For as long as somebody has this lock, no database is made.
+        let lock = "BEGIN; LOCK TABLE pg_database IN SHARE MODE; SELECT pg_sleep(600)";
+        let mut holder = Command::new("docker")
+            .args(["exec", &container, "psql", "-U", "effect", "-d", "postgres", "-qc", lock])
             .spawn()
             .unwrap();
-        let is_waiting = |what: &str| psql(&format!("SELECT 'yes' FROM pg_stat_activity WHERE query LIKE '{what}%'"));
-        wait_until("somebody is in template1", || is_waiting("SELECT pg_sleep").trim() == "yes");
+        let is_there = |who: &str| psql(&format!("SELECT 'yes' FROM pg_stat_activity WHERE {who}")).trim() == "yes";
+        wait_until("the lock is held", || is_there("wait_event = 'PgSleep'"));
         let up = checkout.spawn(&["up", "learning"]);
-        wait_until("the database is being made", || is_waiting("CREATE DATABASE").trim() == "yes");
+        let waits = "query LIKE 'CREATE DATABASE%' AND wait_event_type = 'Lock'";
+        wait_until("the database is being made", || is_there(waits));
         docker(&[&end[..], &[&container]].concat());
         finish(up).ok().says("it is started again");
-        inside.wait().unwrap();
+        holder.wait().unwrap();
         assert_eq!(checkout.sql("learning", "SELECT current_database()"), "learning_db");
     }
 }
@@ -349,7 +351,8 @@ fn an_engine_that_goes_away_in_the_middle_loses_nothing() {
         });
         gate.is_open.store(false, Ordering::SeqCst);
         let up = finish(up);
-        assert!(done || up.code == Some(1), "{}", up.err);
+        // What it had asked by then may have been all that it needed.
+        assert!(up.code == Some(0) || !done && up.code == Some(1), "{}", up.err);
         if !done {
             assert!(!up.err.contains("panicked"), "{}", up.err);
             // It may have ended before the instance was there.

@@ -138,7 +138,7 @@ fn a_recycled_pid_is_neither_trusted_nor_killed() {
     // The servers' own user, as PostgreSQL looks only at those.
     let owner = fs::metadata(checkout.data_folder("effect").join("learning/data")).unwrap();
     let mut sleeper = std::process::Command::new("sleep");
-    sleeper.arg("60");
+    sleeper.arg("600");
     if crate::support::is_root() {
         std::os::unix::process::CommandExt::uid(&mut sleeper, std::os::unix::fs::MetadataExt::uid(&owner));
     }
@@ -181,7 +181,7 @@ fn a_recycled_pid_is_neither_trusted_nor_killed() {
 fn a_closed_terminal_leaves_servers_running() {
     let checkout = Checkout::new();
     let mut terminal = std::process::Command::new("script");
-    let helper = format!("'{}' up learning redis; sleep 60", env!("CARGO_BIN_EXE_xtask"));
+    let helper = format!("'{}' up learning redis; sleep 600", env!("CARGO_BIN_EXE_xtask"));
     terminal.args(["-qec", &helper, "/dev/null"]).current_dir(&checkout.root).envs(&checkout.environment);
     terminal.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     let mut terminal = terminal.spawn().unwrap();

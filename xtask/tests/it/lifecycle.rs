@@ -4,11 +4,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Checkout, has_emulator, has_postgres_15, install, is_root, skip, stat};
+use crate::support::{Checkout, PATIENCE, has_emulator, has_postgres_15, install, is_root, pid_of, signal, skip, stat};
 
 /// The whole stack, and a client that knows only what `env` prints.
 #[test]
@@ -17,7 +16,7 @@ fn the_whole_stack_comes_up_and_serves_a_client() {
         return skip("no Pub/Sub emulator with Java");
     }
     let checkout = Checkout::new();
-    checkout.run(&["up"]).ok().says("10 services ready").says("6 topics");
+    checkout.run(&["up", "--timeout-secs", "300"]).ok().says("10 services ready").says("6 topics");
     checkout.run(&["up"]).ok().says("effect is up: 10 services, unchanged");
     let status = checkout.run(&["status", "--json"]).ok().json();
     let services = status["services"].as_array().unwrap();
@@ -79,7 +78,7 @@ fn the_whole_stack_comes_up_and_serves_a_client() {
     checkout.run(&["status"]).exits(3).says("stopped");
     checkout.run(&["up"]).ok();
     assert_eq!(checkout.sql("learning", "SELECT id FROM sessions"), "7");
-    checkout.run(&["restart"]).ok().says("10 services ready");
+    checkout.run(&["restart", "--timeout-secs", "300"]).ok().says("10 services ready");
     let pull = http("GET", emulator, &format!("/v1/projects/{project}/topics"), "");
     assert!(pull.contains("saga-events"), "topics are back after a restart: {pull}");
 
@@ -93,13 +92,26 @@ fn the_whole_stack_comes_up_and_serves_a_client() {
 fn converse(address: &str, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(bytes).unwrap();
-    // The emulator leaves connections open: silence is the end as well.
-    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
-    while let Ok(read @ 1..) = stream.read(&mut piece) {
-        answer.extend_from_slice(&piece[..read]);
+    // The emulator leaves connections open.
+    while !is_whole(&String::from_utf8_lossy(&answer)) {
+        match stream.read(&mut piece).unwrap() {
+            0 => break,
+            read => answer.extend_from_slice(&piece[..read]),
+        }
     }
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// An answer of HTTP says itself where it ends: by its length, or with a last piece of none.
+fn is_whole(answer: &str) -> bool {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return false };
+    let head = head.to_lowercase();
+    match head.lines().find_map(|line| line.strip_prefix("content-length:")) {
+        Some(length) => body.len() >= length.trim().parse().unwrap(),
+        None => body.ends_with("0\r\n\r\n"),
+    }
 }
 
 fn http(method: &str, address: &str, path: &str, body: &str) -> String {
@@ -307,13 +319,13 @@ fn logs_are_prefixed_cut_and_followed() {
     assert_eq!(checkout.run(&["logs", "--since", "1s"]).ok().out, "");
     checkout.run(&["logs", "--since", "soon"]).exits(2).says("30s, 10m, 2h or 1d");
 
-    let following = checkout.spawn(&["logs", "learning", "--follow", "--tail", "0"]);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let mut following = checkout.watch(&["logs", "learning", "--follow", "--tail", "1"]);
+    following.wait_for("learning │ ");
     checkout.run(&["psql", "learning", "-c", "SELEC follow_me"]).exits(1);
-    std::thread::sleep(std::time::Duration::from_millis(400));
-    crate::support::signal(i32::try_from(following.id()).unwrap(), "INT");
-    let followed = crate::support::finish(following).exits(130).silent_about("interrupted");
-    assert!(followed.out.contains("learning │ ") && followed.out.contains("follow_me"), "{}", followed.out);
+    following.wait_for("follow_me");
+    signal(pid_of(&following.child), "INT");
+    let followed = following.finish().exits(130).silent_about("interrupted");
+    assert!(followed.out.lines().all(|line| line.starts_with("learning │ ")), "{}", followed.out);
 }
 
 #[test]

@@ -93,7 +93,8 @@ fn a_port_lost_between_check_and_start_gives_the_same_message() {
     let script = format!(
         "if [ \"$1\" = --version ]; then echo 'Redis server v=8.2.3 sha=0'; exit; fi\n\
          python3 -c 'import socket,time; s=socket.socket(); s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1); \
-         s.bind((\"127.0.0.1\",{port})); s.listen(); time.sleep(8)' &\nsleep 1\nexec '{real}' \"$@\""
+         s.bind((\"127.0.0.1\",{port})); s.listen(); time.sleep(60)' &\n\
+         until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.05; done\nexec '{real}' \"$@\""
     );
     let fake = programs(&checkout, &[("redis-server", &script)]);
     checkout.environment.insert("PATH".into(), format!("{fake}:{}", std::env::var("PATH").unwrap()));

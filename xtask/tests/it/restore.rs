@@ -137,7 +137,7 @@ fn redis_and_topics_are_restored() {
     for engine in ENGINES {
         let Some(checkout) = Checkout::on(engine) else { continue };
         let services: &[&str] = if has_emulator() { &["redis", "pubsub"] } else { &["redis"] };
-        checkout.run(&[&["up"], services].concat()).ok();
+        checkout.run(&[&["up", "--timeout-secs", "300"], services].concat()).ok();
         for number in 0..50 {
             checkout.run(&["redis-cli", "SET", &format!("key:{number}"), "value"]).ok();
         }

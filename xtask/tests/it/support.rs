@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Seek, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// How long a test waits for what must come: far longer than it takes on the slowest machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The repository under test.
 pub fn repository() -> &'static Path {
@@ -188,6 +191,21 @@ impl Checkout {
         self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Starts a run whose words can be read while it goes on.
+    pub fn watch(&self, arguments: &[&str]) -> Watched {
+        let [out, err] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
+        let mut command = self.command(arguments);
+        command.stdout(out.reopen().unwrap()).stderr(err.reopen().unwrap());
+        Watched { child: command.spawn().unwrap(), out, err }
+    }
+
+    /// A session of psql that says nothing yet.
+    pub fn session(&self, database: &str) -> Session {
+        let mut command = self.command(&["psql", database, "-XAtq", "-v", "ON_ERROR_STOP=1"]);
+        let mut psql = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Session { answers: BufReader::new(psql.stdout.take().unwrap()), psql }
+    }
+
     /// The value of a variable in `.env`.
     pub fn setting(&self, file: &str, name: &str) -> String {
         let text = fs::read_to_string(self.root.join(file)).unwrap();
@@ -337,6 +355,66 @@ pub fn finish(child: Child) -> Ran {
         code: output.status.code(),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A run that goes on, with what it wrote so far in files.
+pub struct Watched {
+    pub child: Child,
+    out: tempfile::NamedTempFile,
+    err: tempfile::NamedTempFile,
+}
+
+impl Watched {
+    fn written(&self) -> [String; 2] {
+        [&self.out, &self.err].map(|file| fs::read_to_string(file).unwrap())
+    }
+
+    /// Waits until it has said that; one that ends without is a failure.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        wait_until(&format!("it says {text:?}"), || {
+            let has_ended = self.child.try_wait().unwrap().is_some();
+            let [out, err] = self.written();
+            let is_said = out.contains(text) || err.contains(text);
+            assert!(is_said || !has_ended, "ended without {text:?}\n{out}\n{err}");
+            is_said
+        });
+    }
+
+    pub fn finish(mut self) -> Ran {
+        let code = self.child.wait().unwrap().code();
+        let [out, err] = self.written();
+        Ran { code, out, err }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // One that a failed test waits for no more. Mostly it has ended.
+        let _ended = self.child.kill();
+    }
+}
+
+/// A client that says one thing after another in one session, which ends with it.
+pub struct Session {
+    psql: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Session {
+    /// Returns once the server has answered.
+    #[track_caller]
+    pub fn say(&mut self, statements: &str) {
+        writeln!(self.psql.stdin.as_mut().unwrap(), "{statements}\n\\echo answered").unwrap();
+        let mut answers = self.answers.by_ref().lines().map(Result::unwrap);
+        assert!(answers.any(|line| line == "answered"), "psql ended at {statements}");
+    }
+
+    #[track_caller]
+    pub fn end(mut self) {
+        drop(self.psql.stdin.take());
+        assert!(self.psql.wait().unwrap().success());
     }
 }
 
@@ -492,9 +570,9 @@ pub fn pid_of(child: &Child) -> i32 {
 
 #[track_caller]
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
         std::thread::sleep(Duration::from_millis(10));
     }
 }

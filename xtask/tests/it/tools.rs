@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use crate::support::{Checkout, Engine, docker, ran, skip};
+use crate::support::{Checkout, Engine, docker, ran, skip, wait_until};
 
 const IMAGES: [&str; 5] = ["PGADMIN_IMAGE", "REDISINSIGHT_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE", "JAEGER_IMAGE"];
 
@@ -110,7 +110,11 @@ fn profiles_bring_their_tools_and_say_what_stands_in_the_way() {
     checkout.run(&["restart", "pgadmin"]).ok().says("1 service ready");
 
     checkout.environment.insert("GF_SECURITY_ADMIN_PASSWORD".into(), "fail".into());
-    checkout.run(&["up", "grafana", "--timeout-secs", "8"]).exits(1).says("`GET /` was answered 500");
+    // The first time, all of it may be gone before Compose has made the container anew.
+    wait_until("its answer is told", || {
+        let up = checkout.run(&["up", "grafana", "--timeout-secs", "8"]).exits(1);
+        up.err.contains("`GET /` was answered 500")
+    });
     checkout.environment.insert("GF_SECURITY_ADMIN_PASSWORD".into(), "end".into());
     let ended = checkout.run(&["up", "grafana"]).exits(1).says("`grafana` ended while it started: exit code 7");
     ended.says("the database is locked").says("cargo xtask logs grafana");

@@ -38,7 +38,11 @@ fn several_at_once_from_shells_and_a_service() {
 #[test]
 fn who_holds_the_lock_is_told() {
     let checkout = up(&["learning"]);
-    write(&checkout, &format!("{LEARNING}/20300101000000_slow.up.sql"), "SELECT pg_sleep(3);\n");
+    // It ends when it is let.
+    let statement = "SELECT pg_advisory_xact_lock(4711);\n";
+    write(&checkout, &format!("{LEARNING}/20300101000000_slow.up.sql"), statement);
+    let mut holder = checkout.session("learning");
+    holder.say("SELECT pg_advisory_lock(4711);");
     let learning = url(&checkout, "learning");
     let folder = checkout.root.join(LEARNING);
     let service = std::thread::spawn(move || {
@@ -47,16 +51,18 @@ fn who_holds_the_lock_is_told() {
     wait_until("sqlx is at work", || {
         checkout.sql(
             "learning",
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid()",
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'learning-service' AND wait_event = 'advisory'",
         ) == "1"
     });
     checkout
         .run(&["migrate", "learning", "--lock-timeout-secs", "1"])
         .exits(1)
-        .says("waiting for learning-service (pid ")
         .says("`learning` is being migrated by learning-service (pid ")
         .says("nothing was changed");
-    checkout.run(&["migrate", "learning"]).ok().says("waiting for learning-service (pid ").says("nothing to do");
+    let mut waiting = checkout.watch(&["migrate", "learning"]);
+    waiting.wait_for("waiting for learning-service (pid ");
+    holder.end();
+    waiting.finish().ok().says("nothing to do");
     service.join().unwrap().unwrap();
 }
 
