@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use archive::part::Seal;
 use serde_json::{Value, json};
 
@@ -23,9 +23,9 @@ use crate::data::backup::seal::Age;
 use crate::data::backup::store::{self, Store};
 use crate::data::backup::take::{self, Kind, Other, Recipe, Source, Taken};
 use crate::data::target;
-use crate::engine::Engine;
 use crate::engine::clients::Clients;
 use crate::engine::server::Server;
+use crate::engine::{Engine, redis};
 use crate::instance::Instance;
 use crate::stack::{self, Service};
 use crate::ui::{self, Exit, Failure, table, units};
@@ -121,6 +121,7 @@ pub async fn take_set(
         sources.push(Source { clients: Clients::of(server)?, target });
     }
     let others: Vec<Other> = present.iter().filter_map(|(service, server)| other(service, server)).collect();
+    release(&others).await?;
     check_space(store, &mut sources).await?;
     let names: Vec<String> = present.iter().map(|(service, _)| service.short_name.clone()).collect();
     store.remove_partials(&names)?;
@@ -128,6 +129,18 @@ pub async fn take_set(
     let recipe = Recipe { store, stack: &cx.stack.name, backup: &backup, label, seal, recipients, kind: order.kind };
     let (taken, moment) = take::set(sources, &others, &recipe).await?;
     Ok((taken, moment.skew_micros))
+}
+
+/// What an interrupted restore has left of Redis gives nobody its data.
+async fn release(others: &[Other]) -> Result<()> {
+    for other in others {
+        if let Other::Redis { name, port } = other
+            && redis::release(*port).await.with_context(|| format!("cannot back up `{name}`"))?
+        {
+            ui::tell(format!("note: {name} {}", redis::RELEASED));
+        }
+    }
+    Ok(())
 }
 
 /// The services that can be backed up, of those names or all.

@@ -17,7 +17,7 @@ use crate::engine::docker::images::Image;
 use crate::engine::docker::project;
 use crate::engine::native::programs::Programs;
 use crate::engine::plan::{Action, Started, Step};
-use crate::engine::{self, Engine, docker};
+use crate::engine::{self, Engine, docker, redis};
 use crate::instance::lock::Lock;
 use crate::instance::{EngineKind, Instance, random_id, registry};
 use crate::ports;
@@ -156,7 +156,7 @@ async fn carry_out(
     lock: &Lock,
 ) -> Result<Vec<Result<Started>>> {
     let waiting = Waiting::for_each(steps.iter().map(|step| step.service.short_name.clone()));
-    match (engine, ready) {
+    let mut results = match (engine, ready) {
         (Engine::Native(native), Ready::Native(programs)) => {
             native.carry_out(steps, programs, lock, cap, &waiting).await
         }
@@ -164,6 +164,23 @@ async fn carry_out(
             docker.carry_out(steps, prepared, lock, cap, &waiting).await
         }
         _ => bail!("prepared for another engine"),
+    }?;
+    for (step, result) in steps.iter().zip(&mut results) {
+        release(step, result).await;
+    }
+    Ok(results)
+}
+
+/// One that was just started is nobody's replica; one that was kept may be what an interrupted restore has left.
+async fn release(step: &Step<'_>, result: &mut Result<Started>) {
+    let (Kind::Redis(_), Action::Keep { running }, Ok(started)) = (&step.service.kind, &step.action, &mut *result)
+    else {
+        return;
+    };
+    match redis::release(running.port).await {
+        Ok(true) => started.notes.push(redis::RELEASED.to_owned()),
+        Ok(false) => {}
+        Err(error) => *result = Err(error),
     }
 }
 

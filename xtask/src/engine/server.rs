@@ -113,10 +113,13 @@ impl Server {
                 }
             }
             (Kind::Redis(_), _) => match redis::probe(self.port).await? {
-                // No service of a stack is one, but while a restore lets it take over the backup's data.
-                Probe::Ready(facts) if facts.is_replica => {
-                    bail!("it takes no writes since a restore was interrupted: `cargo xtask restart redis` mends it")
-                }
+                Probe::Ready(redis::Facts { master: Some(master), .. }) => match master.is_left_behind() {
+                    true => bail!(
+                        "it takes no writes since a restore was interrupted: `cargo xtask up {}` mends it",
+                        self.service
+                    ),
+                    false => bail!("it takes its data from {}, and no writes", master.address),
+                },
                 Probe::Ready(facts) if self.container().is_some() || facts.process == self.pid => Ok(Answer {
                     version: Some(facts.version),
                     data_bytes: Some(facts.used),

@@ -5,7 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::{Checkout, ENGINES, SmallDisk, finish, has_emulator, is_root, ran, skip, wait_until};
+use crate::support::{
+    Checkout, ENGINES, Engine, Random, SmallDisk, finish, free_port, has_emulator, is_root, pid_of, ran, signal, skip,
+    wait_until,
+};
 
 const COUNT: &str = "SELECT count(*) FROM learning_sessions";
 
@@ -159,6 +162,61 @@ fn redis_and_topics_are_restored() {
         } else {
             skip("no Pub/Sub emulator");
         }
+    }
+}
+
+/// What a killed restore leaves, and what a person has set up.
+#[test]
+fn redis_that_waits_for_the_server_of_a_killed_restore_is_its_own_master_again() {
+    for engine in ENGINES {
+        let Some(checkout) = Checkout::on(engine) else { continue };
+        checkout.run(&["up", "redis"]).ok();
+        let replica_of = |host: &str| {
+            checkout.run(&["redis-cli", "REPLICAOF", host, &free_port().to_string()]).ok();
+            checkout.run(&["redis-cli", "SET", "key", "other"]).says("READONLY");
+        };
+        let is_master = || checkout.run(&["redis-cli", "INFO", "replication"]).ok().out.contains("role:master");
+        checkout.run(&["redis-cli", "SET", "key", "value"]).ok();
+        replica_of("127.0.0.1");
+        checkout.run(&["status"]).exits(3).says("`cargo xtask up redis` mends it");
+        checkout.run(&["up", "redis"]).ok().says("takes writes again");
+        assert!(is_master());
+        checkout.run(&["up", "redis"]).ok().says("unchanged").silent_about("takes writes again");
+        replica_of("127.0.0.1");
+        checkout.run(&["backup", "redis"]).ok().says("note: redis takes writes again").says("1 key");
+        replica_of("127.0.0.1");
+        checkout.run(&["restore", "redis"]).ok().says("note: redis takes writes again").says("1 key");
+        assert!(is_master());
+        checkout.run(&["redis-cli", "GET", "key"]).ok().says("value");
+        replica_of("127.0.0.2");
+        checkout.run(&["up", "redis"]).ok().says("unchanged");
+        assert!(!is_master(), "another host's replica is somebody's will");
+    }
+}
+
+#[test]
+fn redis_takes_writes_after_a_restore_was_killed_at_any_moment() {
+    for engine in ENGINES {
+        let Some(checkout) = Checkout::on(engine) else { continue };
+        checkout.run(&["up", "redis"]).ok();
+        checkout.run(&["redis-cli", "EVAL", "for i = 1, 50000 do redis.call('SET', i, i) end", "0"]).ok();
+        checkout.run(&["backup", "redis"]).ok();
+        let begun = std::time::Instant::now();
+        checkout.run(&["restore", "redis"]).ok();
+        let whole = u64::try_from(begun.elapsed().as_millis()).unwrap();
+        let mut random = Random(29);
+        for round in 0..if engine == Engine::Native { 12 } else { 4 } {
+            let helper = checkout.spawn(&["restore", "redis"]);
+            std::thread::sleep(std::time::Duration::from_millis(random.below(whole)));
+            signal(pid_of(&helper), "KILL");
+            finish(helper);
+            let is_up = || checkout.run(&["up", "redis"]).code == Some(0);
+            wait_until("it takes writes", || is_up() && checkout.run(&["redis-cli", "SET", "1", "1"]).out == "OK\n");
+            let keys = checkout.run(&["redis-cli", "DBSIZE"]).ok();
+            assert!(keys.out.ends_with(" 50000\n"), "round {round}: {}", keys.out);
+            checkout.run(&["backup", "redis"]).ok().silent_about("takes writes again");
+        }
+        checkout.run(&["restore", "redis"]).ok().says("50,000 keys");
     }
 }
 
