@@ -4,15 +4,18 @@
 mod beside;
 mod foreign;
 pub mod old;
+mod redis;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use archive::part::Seal;
+use jiff::Timestamp;
+use redis::Replacement;
 use serde_json::{Value, json};
 
-use super::backup::{Order, asked, opened_by, sources, take_set};
+use super::backup::{asked, opened_by, sources};
 use crate::cli::RestoreArgs;
 use crate::context::{Context, unknown};
 use crate::data::backup::manifest::{self, Manifest, Subject};
@@ -20,8 +23,8 @@ use crate::data::backup::seal::Age;
 use crate::data::backup::store::{Kept, Store};
 use crate::data::locale::OtherLocale;
 use crate::data::restore::database::{self, Place, Ready};
+use crate::data::restore::group::{self, Member};
 use crate::data::restore::load::Source;
-use crate::data::restore::redis;
 use crate::data::restore::swap::{self, Connected};
 use crate::data::target;
 use crate::engine::clients::Clients;
@@ -32,9 +35,6 @@ use crate::instance::known::Known;
 use crate::stack::model::{PubSub, Subscription, Topic};
 use crate::stack::{Kind, Service};
 use crate::ui::{self, Exit, Failure, table, units};
-
-/// The label of what is backed up because a restore is about to replace it.
-const BEFORE_RESTORE: &str = "before-restore";
 
 pub async fn run(cx: &Context, args: &RestoreArgs) -> Result<Exit> {
     let begun = Instant::now();
@@ -69,7 +69,7 @@ pub async fn run(cx: &Context, args: &RestoreArgs) -> Result<Exit> {
     let redis = match &set.redis {
         Some((kept, server)) => {
             let opened = open(&kept.manifest()?, seal.as_ref())?;
-            Some((redis::prepare(kept, opened, server, &instance).await?, server))
+            Some(Replacement::prepare(cx, &instance, kept, opened, server).await?)
         }
         None => None,
     };
@@ -77,24 +77,9 @@ pub async fn run(cx: &Context, args: &RestoreArgs) -> Result<Exit> {
         server(place).check_clients(&place.login.database, connected(args)).await?;
     }
     Known::forget(&instance)?;
-    let swapped = swap_all(&set.sources, &set.places, ready).await?;
-    let mut others = Vec::new();
-    if let (Some((side, server)), Some((kept, _))) = (redis, &set.redis) {
-        keep_redis(cx, &instance).await?;
-        let keys = side.keys;
-        side.swap(server.port).await?;
-        others.push(vec![
-            kept.name.clone(),
-            kept.backup.clone(),
-            String::new(),
-            format!("{} keys", units::count(keys)),
-        ]);
-    }
-    if let Some((kept, wanted, port)) = set.pubsub {
-        let topics = units::plural(wanted.topics.len(), "topic");
-        pubsub::create_topics(port, wanted).await?;
-        others.push(vec![kept.name.clone(), kept.backup.clone(), topics]);
-    }
+    let replaced = redis.as_ref().map_or_else(Timestamp::now, Replacement::time);
+    let others = replace_others(&set, redis);
+    let (swapped, others) = swap_with(&set.sources, &set.places, ready, replaced, others).await?;
     report(cx, args, &set.sources, &swapped, others, begun)
 }
 
@@ -163,12 +148,21 @@ fn model_of(topics: &manifest::PubSub, project: Option<&str>) -> PubSub {
     }
 }
 
-/// A server of Redis has no second database to swap with: what it has is backed up first, and `--undo` restores that.
-async fn keep_redis(cx: &Context, instance: &Instance) -> Result<()> {
-    let services: Vec<&Service> = cx.stack.services.iter().filter(|one| matches!(one.kind, Kind::Redis(_))).collect();
-    let store = Store::of(&cx.repository, &cx.stack.name);
-    take_set(cx, instance, &store, &Order::full(&services, Some(BEFORE_RESTORE))).await?;
-    Ok(())
+/// Topics come first, for they are only added. Gives a row of the report for each.
+async fn replace_others(set: &Members, redis: Option<Replacement>) -> Result<Vec<Vec<String>>> {
+    let mut topics = None;
+    if let Some((kept, wanted, port)) = &set.pubsub {
+        let created = pubsub::create_topics(*port, wanted.clone()).await;
+        created.with_context(|| format!("the topics of `{}` could not be made", kept.name))?;
+        let count = units::plural(wanted.topics.len(), "topic");
+        topics = Some(vec![kept.name.clone(), kept.backup.clone(), count]);
+    }
+    let mut rows = Vec::new();
+    if let (Some(redis), Some((kept, _))) = (redis, &set.redis) {
+        let keys = format!("{} keys", units::count(redis.swap().await?));
+        rows.push(vec![kept.name.clone(), kept.backup.clone(), String::new(), keys]);
+    }
+    Ok(rows.into_iter().chain(topics).collect())
 }
 
 fn connected(args: &RestoreArgs) -> Connected {
@@ -287,36 +281,39 @@ impl Swapped {
     }
 }
 
-/// Swaps them one after another; where one cannot be, those before it are swapped back.
+/// Swaps all of them, or none.
 pub async fn swap_all(sources: &[Source], places: &[Place], ready: Vec<Ready>) -> Result<Vec<Swapped>> {
-    let mut swapped = Vec::new();
-    let mut done: Vec<(&Place, Option<String>)> = Vec::new();
-    for ((source, place), ready) in sources.iter().zip(places).zip(ready) {
-        let begun = Instant::now();
-        let beside = source.settings(&place.login.database);
-        match server(place).swap(&ready.side.name, &place.login.database, &beside).await {
-            Ok(old) => {
-                ready.side.keep();
-                done.push((place, old));
-                swapped.push(Swapped {
-                    filling: ready.filling,
-                    proving: ready.proving,
-                    swap: begun.elapsed(),
-                    new_roles: ready.loaded.new_roles,
-                    other_locale: ready.loaded.other_locale,
-                });
-            }
-            Err(error) => {
-                for (place, old) in done.iter().rev() {
-                    if let Some(old) = old {
-                        server(place).swap_back(old, &place.login.database).await?;
-                    }
-                }
-                return Err(error);
-            }
+    let nothing_else = async { Ok(()) };
+    Ok(swap_with(sources, places, ready, Timestamp::now(), nothing_else).await?.0)
+}
+
+/// As [`swap_all`], with the rest that is replaced together with them: either all of it is, or no database.
+async fn swap_with<T>(
+    sources: &[Source],
+    places: &[Place],
+    ready: Vec<Ready>,
+    replaced: Timestamp,
+    rest: impl Future<Output = Result<T>>,
+) -> Result<(Vec<Swapped>, T)> {
+    let members = sources.iter().zip(places).zip(&ready).map(|((source, place), ready)| Member {
+        server: server(place),
+        live: &place.login.database,
+        new: &ready.side.name,
+        beside: source.settings(&place.login.database),
+    });
+    let (swapped, rest) = group::swap(members.collect(), replaced, rest).await?;
+    let took: Vec<Duration> = swapped.iter().map(|swapped| swapped.took).collect();
+    let swapped = ready.into_iter().zip(took).map(|(ready, swap)| {
+        ready.side.keep();
+        Swapped {
+            filling: ready.filling,
+            proving: ready.proving,
+            swap,
+            new_roles: ready.loaded.new_roles,
+            other_locale: ready.loaded.other_locale,
         }
-    }
-    Ok(swapped)
+    });
+    Ok((swapped.collect(), rest))
 }
 
 fn name_of(args: &RestoreArgs) -> String {

@@ -6,6 +6,7 @@ mod damage;
 mod everything;
 mod interrupted;
 mod places;
+mod together;
 
 use std::fs;
 use std::path::{Path, PathBuf};

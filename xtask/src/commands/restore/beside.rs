@@ -1,6 +1,7 @@
 //! `cargo xtask restore DB --into NAME` and `--table T`: restored beside what is live, which stays as it is.
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Members, server, tell_locales};
@@ -38,7 +39,7 @@ pub async fn run(cx: &Context, args: &RestoreArgs, set: &Members) -> Result<Exit
     }
     let mut other_locale = None;
     for ready in database::prepare_all(std::slice::from_ref(source), std::slice::from_ref(place), "restoring").await? {
-        server(place).swap(&ready.side.name, into, "").await?;
+        server(place).swap(&ready.side.name, into, Timestamp::now(), "").await?;
         ready.side.keep();
         other_locale = ready.loaded.other_locale;
     }

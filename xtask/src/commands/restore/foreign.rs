@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use archive::split::Treatment;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{connected, name, name_of, places, server, service, tell_locales};
@@ -53,7 +54,7 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
     drop(progress);
     server(place).check_clients(live, connected(args)).await?;
     Known::forget(instance)?;
-    server(place).swap(&side.name, live, "").await?;
+    server(place).swap(&side.name, live, Timestamp::now(), "").await?;
     side.keep();
     if args.json {
         ui::json(&json!({

@@ -1,83 +1,181 @@
 //! `cargo xtask restore --undo` and `--drop-old`: what restores have replaced, brought back or let go.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{BEFORE_RESTORE, connected, keep_redis, name, name_of, places, server, service};
+use super::redis::{Replacement, kept_before};
+use super::{connected, name, name_of, places, server, service};
 use crate::cli::RestoreArgs;
 use crate::context::Context;
-use crate::data::backup::store::Store;
+use crate::data::backup::store::Kept;
 use crate::data::restore::database::Place;
-use crate::data::restore::redis;
+use crate::data::restore::group::{self, Member};
 use crate::data::restore::swap::Old;
 use crate::engine::Engine;
+use crate::engine::server::Server;
 use crate::instance::Instance;
 use crate::instance::known::Known;
-use crate::stack::Kind;
+use crate::stack::{Kind, Service};
 use crate::ui::{self, Exit, Failure, table, units};
 
-/// The databases and Redis of one restore are swapped one after the other, within this time.
-const TOGETHER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// What is brought back together.
+#[derive(Debug, Default)]
+struct Back {
+    databases: Vec<(Place, Old)>,
+    /// What was kept of it, and the server.
+    redis: Option<(Kept, Server)>,
+    /// What the same restore did not replace, where all are asked for.
+    untouched: Vec<String>,
+}
 
 pub async fn undo(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Exit> {
-    if let Some(asked) = name(args)
-        && matches!(service(cx, asked)?.kind, Kind::Redis(_))
-    {
-        return undo_redis(cx, args, instance, asked).await;
-    }
-    let mut found = Vec::new();
-    for place in asked_places(cx, args, instance).await? {
-        let old = server(&place).old(&place.login.database).await?.into_iter().next();
-        match old {
-            Some(old) => found.push((place, old)),
-            None if name(args).is_some() => {
-                let title = format!("`{}` has nothing to go back to: no restore has replaced it", place.name);
-                bail!(Failure::new(Exit::Failed, title));
-            }
-            None => {}
+    let back = match name(args) {
+        None => of_latest_restore(cx, instance).await?,
+        Some(asked) => of_one(cx, instance, service(cx, asked)?).await?,
+    };
+    if back.databases.is_empty() && back.redis.is_none() {
+        if args.json {
+            ui::json(&json!({ "stack": cx.stack.name, "undone": [], "untouched": back.untouched }))?;
         }
-    }
-    for (place, _) in &found {
-        server(place).check_clients(&place.login.database, connected(args)).await?;
-    }
-    Known::forget(instance)?;
-    let (mut rows, mut undone) = (Vec::new(), Vec::new());
-    for (place, old) in &found {
-        let begun = Instant::now();
-        server(place).swap_back(&old.database, &place.login.database).await?;
-        undone.push(json!({
-            "name": place.name,
-            "replaced": old.replaced,
-            "swap_seconds": begun.elapsed().as_secs_f64(),
-        }));
-        rows.push(vec![
-            place.name.clone(),
-            format!("as it was before {}", units::clock(old.replaced)),
-            units::megabytes(old.bytes),
-            format!("{} ms", begun.elapsed().as_millis()),
-        ]);
-    }
-    if name(args).is_none()
-        && let Some(asked) = redis_restored_with(cx, &found)?
-    {
-        undo_redis(cx, args, instance, &asked).await?;
-    }
-    if args.json {
-        ui::json(&json!({ "stack": cx.stack.name, "undone": undone }))?;
-    }
-    if rows.is_empty() {
         ui::tell("nothing to go back to: no restore has replaced anything");
         return Ok(Exit::Done);
     }
+    let check_clients = async || {
+        for (place, _) in &back.databases {
+            server(place).check_clients(&place.login.database, connected(args)).await?;
+        }
+        anyhow::Ok(())
+    };
+    check_clients().await?;
+    let redis = match &back.redis {
+        Some((kept, server)) => {
+            let redis = Replacement::prepare(cx, instance, kept, None, server).await?;
+            check_clients().await?;
+            Some(redis)
+        }
+        None => None,
+    };
+    Known::forget(instance)?;
+    let replaced = redis.as_ref().map_or_else(Timestamp::now, Replacement::time);
+    let members = back.databases.iter().map(|(place, old)| Member {
+        server: server(place),
+        live: &place.login.database,
+        new: &old.database,
+        beside: String::new(),
+    });
+    let rest = async {
+        match redis {
+            Some(redis) => redis.swap().await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (swapped, keys) = group::swap(members.collect(), replaced, rest).await?;
+    let took: Vec<Duration> = swapped.iter().map(|swapped| swapped.took).collect();
+    tell_undone(cx, args, &back, &took, keys)
+}
+
+fn tell_undone(cx: &Context, args: &RestoreArgs, back: &Back, took: &[Duration], keys: Option<u64>) -> Result<Exit> {
+    let (mut rows, mut undone) = (Vec::new(), Vec::new());
+    let as_before = |time: Timestamp| format!("as it was before {}", units::clock(time));
+    for ((place, old), took) in back.databases.iter().zip(took) {
+        undone.push(json!({ "name": place.name, "replaced": old.replaced, "swap_seconds": took.as_secs_f64() }));
+        let (bytes, took) = (units::megabytes(old.bytes), format!("{} ms", took.as_millis()));
+        rows.push(vec![place.name.clone(), as_before(old.replaced), bytes, took]);
+    }
+    let mut what = match back.databases.len() {
+        0 => Vec::new(),
+        count => vec![units::plural(count, "database")],
+    };
+    if let (Some((kept, _)), Some(keys)) = (&back.redis, keys) {
+        undone.push(json!({ "name": kept.name, "replaced": kept.time(), "backup": kept.backup, "keys": keys }));
+        let keys = format!("{} keys", units::count(keys));
+        rows.push(vec![kept.name.clone(), kept.time().map_or_else(String::new, as_before), keys]);
+        what.push(kept.name.clone());
+    }
+    if args.json {
+        ui::json(&json!({ "stack": cx.stack.name, "undone": undone, "untouched": back.untouched }))?;
+    }
     ui::tell(table::columns(rows, &[2, 3]));
+    let untouched = match back.untouched.is_empty() {
+        true => String::new(),
+        false => format!(". Not of that restore, and untouched: {}", back.untouched.join(", ")),
+    };
     ui::tell(format!(
-        "\n{} swapped back; the restored ones are kept, and `--undo` again brings them back",
-        units::plural(found.len(), "database")
+        "\n{} swapped back; what was restored is kept, and `--undo` again brings it back{untouched}",
+        what.join(" and ")
     ));
     Ok(Exit::Done)
+}
+
+/// Of one service, whatever else was replaced together with it.
+async fn of_one(cx: &Context, instance: &Instance, service: &Service) -> Result<Back> {
+    let name = &service.short_name;
+    let nothing = || {
+        let title = format!("`{name}` has nothing to go back to: no restore has replaced it");
+        Failure::new(Exit::Failed, title)
+    };
+    if matches!(service.kind, Kind::Redis(_)) {
+        let Some(kept) = kept_before(cx, name)? else { bail!(nothing()) };
+        return Ok(Back { redis: Some(with_server(cx, instance, kept).await?), ..Back::default() });
+    }
+    let mut databases = Vec::new();
+    for place in places(cx, instance, std::slice::from_ref(name)).await? {
+        let old = server(&place).old(&place.login.database).await?.into_iter().next();
+        databases.push((place, old.ok_or_else(nothing)?));
+    }
+    Ok(Back { databases, ..Back::default() })
+}
+
+/// Of all that the latest restore, or the latest way back, has replaced at once. Another one's are left alone.
+async fn of_latest_restore(cx: &Context, instance: &Instance) -> Result<Back> {
+    let mut found = Vec::new();
+    for place in running_places(cx, instance, &[]).await? {
+        let old = server(&place).old(&place.login.database).await?.into_iter().next();
+        found.push((place, old));
+    }
+    let redis = match cx.stack.find(|kind| matches!(kind, Kind::Redis(_))) {
+        Some(redis) => kept_before(cx, &redis.short_name)?,
+        None => None,
+    };
+    // Backups outlive what they are of.
+    let redis = redis.filter(|kept| kept.time() >= Some(instance.identity.created));
+    let times = found.iter().filter_map(|(_, old)| Some(old.as_ref()?.replaced));
+    let latest = times.chain(redis.as_ref().and_then(Kept::time)).max();
+    let mut back = Back::default();
+    for (place, old) in found {
+        match old.filter(|old| Some(old.replaced) == latest) {
+            Some(old) => back.databases.push((place, old)),
+            None => back.untouched.push(place.name),
+        }
+    }
+    match redis.filter(|kept| kept.time() == latest) {
+        Some(kept) => back.redis = Some(with_server(cx, instance, kept).await?),
+        None => back.untouched.extend(running_redis(cx, instance).await?.map(|server| server.service)),
+    }
+    Ok(back)
+}
+
+/// With the server that it goes back to.
+async fn with_server(cx: &Context, instance: &Instance, kept: Kept) -> Result<(Kept, Server)> {
+    match running_redis(cx, instance).await?.filter(|server| server.service == kept.name) {
+        Some(server) => Ok((kept, server)),
+        None => bail!(Failure::new(Exit::Failed, format!("`{}` is not running", kept.name)).hint(format!(
+            "`cargo xtask up {}{}`",
+            kept.name,
+            cx.stack_option()
+        ))),
+    }
+}
+
+async fn running_redis(cx: &Context, instance: &Instance) -> Result<Option<Server>> {
+    let running = Engine::of(&cx.repository, &cx.stack, instance).running(&cx.stack).await?;
+    let is_redis = |server: &Server| {
+        cx.stack.service(&server.service).is_some_and(|service| matches!(service.kind, Kind::Redis(_)))
+    };
+    Ok(running.into_iter().find(is_redis))
 }
 
 async fn asked_places(cx: &Context, args: &RestoreArgs, instance: &Instance) -> Result<Vec<Place>> {
@@ -152,43 +250,5 @@ pub async fn drop_old(cx: &Context, args: &RestoreArgs, instance: &Instance) -> 
         count += replaced.let_go().await?;
     }
     ui::tell(format!("{} dropped", units::plural(count, "old database")));
-    Ok(Exit::Done)
-}
-
-/// Redis, if it was replaced together with the latest of these databases.
-fn redis_restored_with(cx: &Context, found: &[(Place, Old)]) -> Result<Option<String>> {
-    let Some(replaced) = found.iter().map(|(_, old)| old.replaced).max() else { return Ok(None) };
-    let Some(redis) = cx.stack.find(|kind| matches!(kind, Kind::Redis(_))) else { return Ok(None) };
-    let store = Store::of(&cx.repository, &cx.stack.name);
-    let kept = store.list(&redis.short_name)?.into_iter().rfind(|kept| kept.backup.ends_with(BEFORE_RESTORE));
-    let is_together =
-        kept.and_then(|kept| kept.time()).is_some_and(|time| time.duration_since(replaced).abs() < TOGETHER);
-    Ok(is_together.then(|| redis.short_name.clone()))
-}
-
-/// The latest of what was kept of Redis before a restore; what it has now is kept the same way.
-async fn undo_redis(cx: &Context, args: &RestoreArgs, instance: &Instance, asked: &String) -> Result<Exit> {
-    let asked = &service(cx, asked)?.short_name;
-    let store = Store::of(&cx.repository, &cx.stack.name);
-    let kept = store.list(asked)?.into_iter().rfind(|kept| kept.backup.ends_with(BEFORE_RESTORE));
-    let Some(kept) = kept else {
-        bail!(Failure::new(Exit::Failed, format!("`{asked}` has nothing to go back to: no restore has replaced it")));
-    };
-    let running = Engine::of(&cx.repository, &cx.stack, instance).running(&cx.stack).await?;
-    let Some(server) = running.iter().find(|server| server.service == *asked) else {
-        let hint = format!("`cargo xtask up {asked}{}`", cx.stack_option());
-        bail!(Failure::new(Exit::Failed, format!("`{asked}` is not running")).hint(hint));
-    };
-    let side = redis::prepare(&kept, None, server, instance).await?;
-    keep_redis(cx, instance).await?;
-    let keys = side.keys;
-    side.swap(server.port).await?;
-    if args.json {
-        ui::json(&serde_json::json!({ "stack": cx.stack.name, "undone": [{ "name": asked, "backup": kept.backup }] }))?;
-    }
-    ui::tell(format!(
-        "{asked} is as it was: {} keys. `--undo` again brings the restored ones back",
-        units::count(keys)
-    ));
     Ok(Exit::Done)
 }

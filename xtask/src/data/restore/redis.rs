@@ -3,6 +3,7 @@
 //!
 //! The server beside lives only as long as the helper holds its stdin: killed or not, nothing stays.
 
+use std::fmt;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -39,6 +40,16 @@ wait "$server"
 const PATIENCE: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(25);
 const LOG_LINES: usize = 8;
+
+/// Why the live server was not given the data: it refused to take any.
+#[derive(Debug)]
+pub struct AsItWas;
+
+impl fmt::Display for AsItWas {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("redis was not restored, and is as it was")
+    }
+}
 
 /// The server beside, with the backup's data in it.
 #[derive(Debug)]
@@ -88,7 +99,7 @@ pub async fn prepare(
         load(command, &program, free_port()?, place, &kept, &manifest, seal)
     })
     .await?
-    .context("redis was not restored, and is as it was")
+    .context(AsItWas)
 }
 
 /// Another one each time: a live server that an interrupted restore has left looking for the server beside it finds no later
@@ -172,11 +183,12 @@ impl Side {
         }
     }
 
-    /// Lets the live server take the data over. What it had is gone from it then; whoever writes meanwhile is refused.
+    /// Lets the live server take the data over. What it had is gone from it then, also where this fails, but for
+    /// [`AsItWas`]; whoever writes meanwhile is refused.
     pub async fn swap(self, live: u16) -> Result<()> {
         tokio::task::spawn_blocking(move || {
             let promote = Promote(live);
-            ask_here(live, &["REPLICAOF", "127.0.0.1", &self.port.to_string()])?;
+            ask_here(live, &["REPLICAOF", "127.0.0.1", &self.port.to_string()]).context(AsItWas)?;
             let begun = Instant::now();
             // Counted while nobody may write to it.
             let keys = loop {

@@ -98,13 +98,13 @@ impl Server<'_> {
         )
     }
 
-    /// Puts `new` in the place of `live`; what was there is kept. `beside` is run in the same transaction. Gives the kept
-    /// one's name, if there was one.
-    pub async fn swap(&self, new: &str, live: &str, beside: &str) -> Result<Option<String>> {
+    /// Puts `new` in the place of `live`; what was there is kept, as replaced at that time. `beside` is run in the same
+    /// transaction. Gives the kept one's name, if there was one.
+    pub async fn swap(&self, new: &str, live: &str, replaced: Timestamp, beside: &str) -> Result<Option<String>> {
         let mut admin = self.admin().await?;
         let exists = format!("SELECT count(*)::text FROM pg_database WHERE datname = {}", literal(live));
         let row = sqlx::raw_sql(AssertSqlSafe(exists)).fetch_one(&mut admin).await?;
-        let old = (row.try_get::<&str, _>(0)? == "1").then(|| old_name(live, Timestamp::now()));
+        let old = (row.try_get::<&str, _>(0)? == "1").then(|| old_name(live, replaced));
         let mut renames = String::from("BEGIN;");
         if let Some(old) = &old {
             renames.push_str(&format!("ALTER DATABASE {} RENAME TO {};", identifier(live), identifier(old)));
@@ -124,9 +124,16 @@ impl Server<'_> {
         Ok(exists)
     }
 
-    /// Brings back a kept database; the live one is kept in its place.
-    pub async fn swap_back(&self, old: &str, live: &str) -> Result<Option<String>> {
-        self.swap(old, live, "").await
+    /// Gives the databases of a [`swap`](Self::swap) the names that they had before it.
+    pub async fn rename_back(&self, new: &str, live: &str, old: Option<&str>) -> Result<()> {
+        let mut admin = self.admin().await?;
+        let mut renames = format!("BEGIN; ALTER DATABASE {} RENAME TO {};", identifier(live), identifier(new));
+        if let Some(old) = old {
+            renames.push_str(&format!("ALTER DATABASE {} RENAME TO {};", identifier(old), identifier(live)));
+        }
+        let databases: Vec<&str> = [live].into_iter().chain(old).collect();
+        self.rename(&mut admin, &databases, &format!("{renames}COMMIT")).await?;
+        Ok(admin.close().await?)
     }
 
     /// Runs the renames while nobody is connected. The first of them keeps new clients waiting until all are done; those who
