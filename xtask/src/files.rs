@@ -126,6 +126,12 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes a folder in which nothing is.
+pub fn remove_if_empty(folder: &Path) {
+    // The system removes no other, and says so.
+    drop(std::fs::remove_dir(folder));
+}
+
 /// Makes a file the same as another: a second name of the same bytes, or a copy where the file system has no such names. What
 /// had the name before is gone first: its bytes may be another file's as well.
 pub fn link_or_copy(from: &Path, to: &Path) -> std::io::Result<()> {

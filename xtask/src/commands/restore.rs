@@ -20,7 +20,7 @@ use crate::cli::RestoreArgs;
 use crate::context::{Context, unknown};
 use crate::data::backup::manifest::{self, Manifest, Subject};
 use crate::data::backup::seal::Age;
-use crate::data::backup::store::{Kept, Store};
+use crate::data::backup::store::{Kept, LATEST, Store};
 use crate::data::locale::OtherLocale;
 use crate::data::restore::database::{self, Place, Ready};
 use crate::data::restore::group::{self, Member};
@@ -56,7 +56,7 @@ pub async fn run(cx: &Context, args: &RestoreArgs) -> Result<Exit> {
     let seal = seal.map(Arc::new);
     let wanted: Vec<Kept> = match (name(args), &args.name) {
         (Some(name), _) => vec![store.find(&service(cx, name)?.short_name, &args.backup)?],
-        (None, backup) => whole_set(cx, &store, backup.as_deref().unwrap_or("latest"))?,
+        (None, backup) => whole_set(cx, &store, backup.as_deref().unwrap_or(LATEST))?,
     };
     let set = Members::find(cx, &instance, wanted, seal.as_ref()).await?;
     if args.table.is_some() || args.into.is_some() {
@@ -194,12 +194,12 @@ fn whole_set(cx: &Context, store: &Store, asked: &str) -> Result<Vec<Kept>> {
     let has = |name: &str, backup: &str| all.iter().any(|kept| kept.name == name && kept.backup == backup);
     let is_whole = |backup: &&str| cx.stack.databases().all(|(service, _)| has(&service.short_name, backup));
     let fitting: Vec<&str> = match asked {
-        "latest" => names.iter().copied().rfind(is_whole).into_iter().collect(),
+        LATEST => names.iter().copied().rfind(is_whole).into_iter().collect(),
         asked => names.iter().copied().filter(|name| name.starts_with(asked)).collect(),
     };
     let chosen = match fitting[..] {
         [one] => one.to_owned(),
-        [] if asked == "latest" => {
+        [] if asked == LATEST => {
             let title = format!("there is no backup of all databases of {}", cx.stack.name);
             bail!(
                 Failure::new(Exit::Failed, title)

@@ -118,3 +118,27 @@ fn what_was_backed_up_comes_back_and_what_was_replaced_too(engine: Engine) {
     checkout.run(&["restore", "--all", &set]).ok().says("3 backups restored and compared");
     assert_eq!(rows(&people(&checkout)), rows(&backed_up));
 }
+
+#[test]
+fn a_name_without_a_backup_keeps_nobody_from_verifying_the_others() {
+    let checkout = Checkout::new();
+    checkout.run(&["up", "learning", "user"]).ok();
+    // Its first backup fails, and leaves nothing.
+    checkout.sql("user", "CREATE FUNCTION broken() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+    checkout.sql("user", "UPDATE pg_proc SET prolang = 999999 WHERE proname = 'broken'");
+    checkout.run(&["backup", "user"]).exits(1);
+    let folder = checkout.root.join("backups/effect/user");
+    assert!(!folder.exists());
+    checkout.sql("user", "DELETE FROM pg_proc WHERE proname = 'broken'");
+    checkout.run(&["backup", "learning", "--label", "one"]).ok();
+    fs::create_dir(&folder).unwrap();
+    checkout.run(&["backup", "verify"]).ok().says("no backup").says("1 backup verified");
+    checkout.run(&["backup", "user", "--label", "two"]).ok();
+    let one = latest(&checkout, "learning").file_name().unwrap().to_str().unwrap().to_owned();
+    let verified = checkout.run(&["backup", "verify", "--backup", &one, "--json"]).ok();
+    assert_eq!(verified.json()["without"], serde_json::json!(["user"]));
+    verified.says("1 backup verified");
+    checkout.run(&["backup", "verify", "--backup", "1999"]).exits(2).says("there is no backup `1999`");
+    // Who names one wants it, and still knows of the others.
+    checkout.run(&["backup", "verify", "learning", "user", "--backup", &one]).exits(2).says("as it was written");
+}

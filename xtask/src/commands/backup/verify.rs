@@ -10,10 +10,10 @@ use super::list::names;
 use super::{opened_by, sources};
 use crate::cli::BackupVerifyArgs;
 use crate::commands::restore::{open, places, tell_locales};
-use crate::context::Context;
+use crate::context::{Context, unknown};
 use crate::data::backup::manifest::Manifest;
 use crate::data::backup::seal::Age;
-use crate::data::backup::store::{Kept, Verified};
+use crate::data::backup::store::{Kept, LATEST, Store, Verified};
 use crate::data::backup::verify;
 use crate::data::locale::OtherLocale;
 use crate::data::restore::database::{self, Place};
@@ -24,14 +24,8 @@ use crate::ui::{self, Exit, Failure, failure, table, units};
 
 pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
     let (store, seal) = sources(cx, &args.place)?;
-    let mut all: Vec<Kept> = Vec::new();
-    for name in names(cx, &store, &args.names)? {
-        match args.every {
-            true => all.extend(store.list(&name)?),
-            false => all.push(store.find(&name, &args.backup)?),
-        }
-    }
-    let (mut rows, mut results, mut errors) = (Vec::new(), Vec::<Value>::new(), Vec::new());
+    let (mut rows, mut results) = (Vec::new(), Vec::<Value>::new());
+    let Chosen { all, mut errors, without } = choose(&store, &names(cx, &store, &args.names)?, args)?;
     let mut locales: Vec<(&str, Option<OtherLocale>)> = Vec::new();
     let seal = seal.map(Arc::new);
     let tried = match args.restore {
@@ -75,8 +69,11 @@ pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
         }
     }
     if args.json {
-        ui::json(&json!({ "stack": cx.stack.name, "backups": results }))?;
+        ui::json(&json!({ "stack": cx.stack.name, "backups": results, "without": without }))?;
     }
+    let backup = if args.backup == LATEST { String::new() } else { args.backup.clone() };
+    let none = |name: &String| vec![name.clone(), backup.clone(), String::new(), ui::paint(ui::FAINT, "no backup")];
+    rows.extend(without.iter().map(none));
     ui::tell(table::columns(rows, &[2]));
     tell_locales(locales.iter().map(|(name, other)| (*name, other)));
     failure::all_of(errors, Exit::Found, |count| {
@@ -84,6 +81,39 @@ pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
     })?;
     ui::tell(format!("\n{} verified", units::plural(all.len(), "backup")));
     Ok(Exit::Done)
+}
+
+/// What is verified.
+#[derive(Default)]
+struct Chosen {
+    all: Vec<Kept>,
+    /// What was asked for by name and is not there.
+    errors: Vec<anyhow::Error>,
+    /// Names that have no such backup, where all were meant.
+    without: Vec<String>,
+}
+
+fn choose(store: &Store, names: &[String], args: &BackupVerifyArgs) -> Result<Chosen> {
+    let (mut chosen, mut known) = (Chosen::default(), Vec::new());
+    for name in names {
+        let listed = store.list(name)?;
+        let is_there = listed.iter().any(|kept| args.backup == LATEST || kept.backup.starts_with(&args.backup));
+        match args.every {
+            true => chosen.all.extend(listed),
+            false if args.names.is_empty() && !is_there => {
+                chosen.without.push(name.clone());
+                known.extend(listed.into_iter().map(|kept| kept.backup));
+            }
+            false => match store.find(name, &args.backup) {
+                Ok(kept) => chosen.all.push(kept),
+                Err(error) => chosen.errors.push(error),
+            },
+        }
+    }
+    if args.backup != LATEST && chosen.all.is_empty() && chosen.errors.is_empty() {
+        bail!(unknown("backup", &args.backup, known.iter().map(String::as_str)));
+    }
+    Ok(chosen)
 }
 
 /// Every byte, and what it decodes to where it can be opened here.

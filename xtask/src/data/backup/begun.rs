@@ -126,7 +126,8 @@ fn partial(whole: &Path, backup: &str) -> PathBuf {
 pub fn abandon(kept: &Kept) {
     if let Place::Folder(whole) = &kept.place {
         // A file that was made after the folder was read keeps it; what stays behind, the next backup or `prune` removes.
-        let _is_gone = (0..ATTEMPTS).any(|_| files::remove_folder(&partial(whole, &kept.backup)).is_ok());
+        let begun = Place::Folder(partial(whole, &kept.backup));
+        let _is_gone = (0..ATTEMPTS).any(|_| begun.remove().is_ok());
     }
 }
 

@@ -80,10 +80,14 @@ impl Place {
         }
     }
 
-    /// Removes the place and all below it.
+    /// Removes the place and all below it, and the folder around it that has nothing else.
     pub fn remove(&self) -> Result<()> {
         match self {
-            Place::Folder(folder) => files::remove_folder(folder),
+            Place::Folder(folder) => {
+                files::remove_folder(folder)?;
+                files::remove_if_empty(folder.parent().unwrap_or(folder));
+                Ok(())
+            }
             Place::Remote(remote) => remote.remove(),
         }
     }

@@ -22,6 +22,8 @@ use crate::ui::{Exit, Failure};
 
 /// What the folder's name of a backup begins with that is being written.
 pub const PARTIAL: &str = ".partial-";
+/// What a person calls the latest one.
+pub const LATEST: &str = "latest";
 /// Nobody takes longer from one part of a backup to the next.
 const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
 const VERIFIED: &str = "verified.json";
@@ -143,7 +145,7 @@ impl Store {
         let Some(latest) = all.last() else {
             bail!(Failure::new(Exit::Failed, format!("there is no backup of `{name}`")).hint(command))
         };
-        if asked == "latest" {
+        if asked == LATEST {
             return Ok(latest.clone());
         }
         let fitting: Vec<&Kept> = all.iter().filter(|kept| kept.backup.starts_with(asked)).collect();
@@ -335,7 +337,7 @@ impl Kept {
                 let gone = folder.with_file_name(format!("{PARTIAL}{}", self.backup));
                 files::remove_folder(&gone)?;
                 std::fs::rename(folder, &gone).with_context(|| format!("cannot remove `{}`", folder.display()))?;
-                files::remove_folder(&gone)
+                Place::Folder(gone).remove()
             }
             Place::Remote(remote) => {
                 remote.join(MANIFEST).remove_file()?;
