@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -130,6 +131,14 @@ pub fn remove_folder(path: &Path) -> Result<()> {
 pub fn remove_if_empty(folder: &Path) {
     // The system removes no other, and says so.
     drop(std::fs::remove_dir(folder));
+}
+
+/// How long nobody has written to a folder or anything below it; no time where the system does not say.
+pub fn unwritten_for(path: &Path) -> Duration {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Duration::ZERO };
+    let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
+    let below = metadata.is_dir().then(|| std::fs::read_dir(path)).into_iter().flatten().flatten().flatten();
+    below.map(|entry| unwritten_for(&entry.path())).fold(age, Duration::min)
 }
 
 /// Makes a file the same as another: a second name of the same bytes, or a copy where the file system has no such names. What

@@ -177,6 +177,42 @@ fn a_remote_that_goes_away_in_the_middle_has_no_backup() {
     assert!(files_below(&folder).is_empty());
 }
 
+/// A helper that is killed while it sends the manifest leaves the begin of one. Damage looks otherwise, and stays.
+#[test]
+fn a_manifest_that_was_cut_off_is_a_leftover() {
+    let mut checkout = Checkout::new();
+    let Some(server) = Server::start(&mut checkout, "webdav") else { return };
+    checkout.run(&["up", "redis"]).ok();
+    for _ in 0..4 {
+        checkout.run(&["backup", "redis", "--to", PLACE]).ok();
+    }
+    checkout.run(&["backup", "verify", "--every", "--at", PLACE]).ok();
+    let mut manifests = server.manifests();
+    manifests.sort();
+    let cut = |at: usize, length: usize| {
+        let text = fs::read(&manifests[at]).unwrap();
+        fs::write(&manifests[at], &text[..text.len().min(length)]).unwrap();
+    };
+    cut(0, 0);
+    cut(1, 100);
+    cut(2, 100);
+    let mut flipped = fs::read(&manifests[3]).unwrap();
+    flipped[100] ^= 1;
+    fs::write(&manifests[3], flipped).unwrap();
+    for at in [0, 1, 3] {
+        fs::remove_file(manifests[at].with_file_name("verified.json")).unwrap();
+    }
+    let prune = || checkout.run(&["backup", "prune", "--at", PLACE, "--yes"]).ok();
+    prune().says("nothing to remove").says("4 broken, left alone").silent_about("leftover");
+    for path in files_below(&server.folder) {
+        assert!(Command::new("touch").args(["-d", "2 days ago"]).arg(&path).status().unwrap().success());
+    }
+    prune().says("2 leftovers went").says("2 broken, left alone");
+    let mut left = server.manifests();
+    left.sort();
+    assert_eq!(left, manifests[2..], "one that was verified, and one with a bit that turned");
+}
+
 #[test]
 fn a_remote_that_is_full_has_no_backup() {
     if !is_root() {

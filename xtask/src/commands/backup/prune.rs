@@ -89,10 +89,12 @@ fn rule(written: Rule, args: &BackupPruneArgs) -> Rule {
 }
 
 fn plan(store: &Store, names: &[String], rule: &Rule, replaced: Vec<Replaced>) -> Result<Plan> {
+    let partials = store.partials(names)?;
     let mut backups = Vec::new();
     for name in names {
-        let all: Vec<(Kept, Result<Manifest>)> =
+        let mut all: Vec<(Kept, Result<Manifest>)> =
             store.list(name)?.into_iter().map(|kept| (kept.clone(), kept.manifest())).collect();
+        all.retain(|(kept, _)| !partials.iter().any(|partial| partial.is(kept)));
         let candidates: Vec<Candidate> = all.iter().map(|(kept, manifest)| candidate(kept, manifest)).collect();
         let verdicts = retention::decide(rule, &candidates, &TimeZone::system());
         backups.extend(all.into_iter().zip(verdicts).map(|((kept, manifest), verdict)| {
@@ -100,7 +102,7 @@ fn plan(store: &Store, names: &[String], rule: &Rule, replaced: Vec<Replaced>) -
             Decided { kept, bytes, verdict }
         }));
     }
-    Ok(Plan { backups, partials: store.partials(names)?, replaced })
+    Ok(Plan { backups, partials, replaced })
 }
 
 fn candidate(kept: &Kept, manifest: &Result<Manifest>) -> Candidate {

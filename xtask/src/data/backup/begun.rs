@@ -131,14 +131,27 @@ pub fn abandon(kept: &Kept) {
     }
 }
 
-/// Locks a folder until the file is dropped. A file system that cannot do that leaves the instance's lock alone to guard it.
+/// Who began a backup, as its folder's lock tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    AtWork,
+    Gone,
+    /// The file system has no locks.
+    Unknown,
+}
+
+/// Locks a folder until the file is dropped. Where the file system cannot do that, its age has to tell.
 fn claim(folder: &Path) -> Option<File> {
     File::open(folder).ok().filter(|folder| folder.try_lock().is_ok())
 }
 
 /// Whether somebody is writing a backup in the folder.
-pub fn is_claimed(folder: &Path) -> bool {
-    File::open(folder).is_ok_and(|folder| matches!(folder.try_lock(), Err(TryLockError::WouldBlock)))
+pub fn writer(folder: &Path) -> Writer {
+    match File::open(folder).map(|folder| folder.try_lock()) {
+        Ok(Ok(())) => Writer::Gone,
+        Ok(Err(TryLockError::WouldBlock)) => Writer::AtWork,
+        Ok(Err(TryLockError::Error(_))) | Err(_) => Writer::Unknown,
+    }
 }
 
 pub fn create_private(folder: &Path) -> Result<()> {

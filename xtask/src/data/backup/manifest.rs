@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use archive::content::Content;
 use archive::part::Written;
 use jiff::Timestamp;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::ui::units;
@@ -293,6 +294,14 @@ impl Manifest {
         }
         Ok(manifest)
     }
+}
+
+/// Whether the manifest in that folder is no more than the begin of the one that was to be written.
+pub fn is_begin(folder: &Path) -> bool {
+    let (text, line) = (std::fs::read(folder.join(MANIFEST)), std::fs::read(folder.join(MANIFEST_HASH)));
+    let (Ok(text), Ok(line)) = (text, line) else { return false };
+    hash_line(&text).is_ok_and(|hash| hash.as_bytes() != line)
+        && serde_json::from_slice::<IgnoredAny>(&text).is_err_and(|error| error.is_eof())
 }
 
 /// The text's hash, as the file beside it says it.

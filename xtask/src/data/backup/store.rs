@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::begun::{self, Begun};
-use super::manifest::{MANIFEST, MANIFEST_HASH, Manifest, Part};
+use super::begun::{self, Begun, Writer};
+use super::manifest::{self, MANIFEST, MANIFEST_HASH, Manifest, Part};
 use super::place::Place;
 use super::remote::{Entry, Remote};
 use crate::files;
@@ -116,12 +116,20 @@ impl Store {
         for entry in entries {
             let entry = entry?;
             let backup = entry.file_name().to_string_lossy().into_owned();
-            if is_backup(&backup) && entry.file_type()?.is_dir() {
+            if is_backup(&backup) && entry.file_type()?.is_dir() && self.may_be_whole(&entry.path()) {
                 kept.push(self.kept(name, &backup));
             }
         }
         kept.sort_by(|one, other| one.backup.cmp(&other.backup));
         Ok(kept)
+    }
+
+    /// In a folder a backup has its name once it is whole; at a remote, its manifest is its last file.
+    fn may_be_whole(&self, folder: &Path) -> bool {
+        match self.place {
+            Place::Folder(_) => true,
+            Place::Remote(_) => folder.join(MANIFEST).exists(),
+        }
     }
 
     /// Everything that has backups here, by name.
@@ -181,7 +189,7 @@ impl Store {
     pub fn partials(&self, names: &[String]) -> Result<Vec<Partial>> {
         let mut partials = match &self.place {
             Place::Folder(folder) => partials_in(folder, names)?,
-            Place::Remote(remote) => partials_at(remote, names)?,
+            Place::Remote(remote) => partials_at(remote, &self.folder, names)?,
         };
         partials.sort_by(|one, other| (&one.name, &one.shown).cmp(&(&other.name, &other.shown)));
         Ok(partials)
@@ -199,7 +207,10 @@ fn partials_in(folder: &Path, names: &[String]) -> Result<Vec<Partial>> {
         for entry in entries.flatten() {
             let shown = entry.file_name().to_string_lossy().into_owned();
             // A link to elsewhere is nothing that a backup leaves.
-            if shown.starts_with(PARTIAL) && entry.file_type()?.is_dir() && !begun::is_claimed(&entry.path()) {
+            if shown.starts_with(PARTIAL)
+                && entry.file_type()?.is_dir()
+                && is_left(begun::writer(&entry.path()), || files::unwritten_for(&entry.path()))
+            {
                 partials.push(Partial { name: name.clone(), shown, place: Place::Folder(entry.path()) });
             }
         }
@@ -207,8 +218,18 @@ fn partials_in(folder: &Path, names: &[String]) -> Result<Vec<Partial>> {
     Ok(partials)
 }
 
-/// At a remote they have the names of backups, and no manifest. One that was written to a short while ago may become one.
-fn partials_at(remote: &Remote, names: &[String]) -> Result<Vec<Partial>> {
+/// Where nobody can say whether somebody is at work, who is at work writes now and then.
+fn is_left(writer: Writer, age: impl FnOnce() -> Duration) -> bool {
+    match writer {
+        Writer::AtWork => false,
+        Writer::Gone => true,
+        Writer::Unknown => age() > LEFT_BEHIND,
+    }
+}
+
+/// At a remote they have the names of backups, and no manifest, or only the begin of one. One that was written to a short
+/// while ago may become a backup. The manifests are in `folder`.
+fn partials_at(remote: &Remote, folder: &Path, names: &[String]) -> Result<Vec<Partial>> {
     let entries = remote.entries()?;
     let mut partials = Vec::new();
     for entry in entries.iter().filter(|entry| entry.is_dir) {
@@ -217,7 +238,8 @@ fn partials_at(remote: &Remote, names: &[String]) -> Result<Vec<Partial>> {
             continue;
         }
         let below = || entries.iter().filter(|one| one.path.starts_with(&format!("{}/", entry.path)));
-        let is_whole = below().any(|one| one.path == format!("{}/{MANIFEST}", entry.path));
+        let is_whole = below().any(|one| one.path == format!("{}/{MANIFEST}", entry.path))
+            && !is_cut_off(&folder.join(&entry.path));
         let age = below().filter(|one| !one.is_dir).map(Entry::age).min().unwrap_or_else(|| entry.age());
         if !is_whole && age > LEFT_BEHIND {
             let place = Place::Remote(remote.join(&entry.path));
@@ -225,6 +247,12 @@ fn partials_at(remote: &Remote, names: &[String]) -> Result<Vec<Partial>> {
         }
     }
     Ok(partials)
+}
+
+/// Whether the writing of the manifest was interrupted, so that the backup never was one. What was verified once is damaged,
+/// and not for a rule to remove.
+fn is_cut_off(folder: &Path) -> bool {
+    !folder.join(VERIFIED).exists() && manifest::is_begin(folder)
 }
 
 /// What an interrupted run has left.
@@ -237,6 +265,10 @@ pub struct Partial {
 }
 
 impl Partial {
+    pub fn is(&self, kept: &Kept) -> bool {
+        (&self.name, &self.shown) == (&kept.name, &kept.backup)
+    }
+
     pub fn remove(&self) -> Result<()> {
         self.place.remove()
     }
@@ -417,6 +449,14 @@ mod tests {
         {
             assert!(!is_backup(other), "{other}");
         }
+    }
+
+    #[test]
+    fn what_nobody_is_proven_to_have_left_has_its_time() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        assert!(is_left(Writer::Gone, || Duration::ZERO));
+        assert!(!is_left(Writer::AtWork, || day * 2));
+        assert!(!is_left(Writer::Unknown, || day) && is_left(Writer::Unknown, || day * 2));
     }
 
     #[test]
