@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{BackupArgs, BackupPlaceArgs, BackupTakeArgs, BackupVerb};
 use crate::context::{Context, unknown};
-use crate::data::backup::manifest::{Manifest, Subject};
+use crate::data::backup::manifest::{Manifest, Origin, Subject};
 use crate::data::backup::place::Place;
 use crate::data::backup::seal::Age;
 use crate::data::backup::store::{self, Store};
@@ -126,7 +126,17 @@ pub async fn take_set(
     let names: Vec<String> = present.iter().map(|(service, _)| service.short_name.clone()).collect();
     store.remove_partials(&names)?;
     let backup = store::free_name(store, &names, label).await?;
-    let recipe = Recipe { store, stack: &cx.stack.name, backup: &backup, label, seal, recipients, kind: order.kind };
+    let origin = Origin::here(&cx.repository.root);
+    let recipe = Recipe {
+        store,
+        stack: &cx.stack.name,
+        origin: &origin,
+        backup: &backup,
+        label,
+        seal,
+        recipients,
+        kind: order.kind,
+    };
     let (taken, moment) = take::set(sources, &others, &recipe).await?;
     Ok((taken, moment.skew_micros))
 }

@@ -156,6 +156,50 @@ fn what_somebody_else_is_writing_is_no_leftover() {
     assert!(!writing.exists());
 }
 
+/// Two checkouts keep their backups in one place. Each has its own series, also once its instance is another one.
+#[test]
+fn nobody_prunes_what_another_checkout_keeps() {
+    let (one, other) = (Checkout::new(), Checkout::new());
+    let shared = one.beside("shared").display().to_string();
+    let backup = |checkout: &Checkout| {
+        let taken = checkout.run(&["backup", "redis", "--to", &shared, "--json"]).ok().json();
+        taken["backups"][0]["manifest"]["backup"].as_str().unwrap().to_owned()
+    };
+    for checkout in [&one, &other] {
+        checkout.run(&["up", "redis"]).ok();
+    }
+    let verified = backup(&one);
+    one.run(&["backup", "verify", "redis", "--at", &shared]).ok();
+    let (gone, last) = (backup(&one), backup(&one));
+    let others = [backup(&other), backup(&other)];
+    one.run(&["down", "--volumes", "--yes", "--discard"]).ok();
+    one.run(&["up", "redis"]).ok();
+    let again = backup(&one);
+    // As an earlier version has left it.
+    let kept = Path::new(&shared).join("effect/redis");
+    let old = again_at(&kept.join(&verified), "2025-01-05T03:00:00Z");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(old.join("manifest.json")).unwrap()).unwrap();
+    manifest["format"] = json!(1);
+    manifest.as_object_mut().unwrap().remove("origin");
+    write_manifest(&old, &manifest);
+
+    let rules = ["--keep-last=1", "--keep-daily=0", "--keep-weekly=0", "--keep-monthly=0"];
+    let prune = |more: &[&str]| other.run(&[&["backup", "prune", "--at", &shared], &rules[..], more].concat()).ok();
+    let plan = prune(&["--dry-run", "--json"]).json();
+    let removed: Vec<String> =
+        verdicts(&plan).into_iter().filter(|(_, verdict)| verdict == "remove").map(|(backup, _)| backup).collect();
+    assert_eq!(removed, [gone, last, others[0].clone()]);
+    prune(&["--dry-run"]).says(&format!("from {}", plan["backups"][1]["origin"]["machine"].as_str().unwrap()));
+    prune(&["--dry-run"]).says("from an earlier version of this helper");
+    prune(&["--yes"]).says("3 backups went");
+    for stays in [&verified, &others[1], &again, &"2025-01-05T03-00-00Z".to_owned()] {
+        assert!(kept.join(stays).exists(), "{stays}");
+    }
+    one.run(&["backup", "verify", "--every", "--at", &shared]).ok().says("4 backups verified");
+    let shown = one.run(&["backup", "show", "redis", "--at", &shared]).ok();
+    shown.says(&format!(":{}", one.root.display()));
+}
+
 #[test]
 fn what_is_destroyed_is_backed_up_first() {
     for engine in ENGINES {

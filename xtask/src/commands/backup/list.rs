@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{described, opened_by, sources, store};
 use crate::cli::{BackupListArgs, BackupShowArgs};
 use crate::context::Context;
-use crate::data::backup::manifest::{Manifest, Subject};
+use crate::data::backup::manifest::{Manifest, Origin, Subject};
 use crate::data::backup::store::{Kept, Store};
 use crate::data::backup::{export, verify};
 use crate::ui::{self, Exit, Failure, paint, table, units};
@@ -71,6 +71,11 @@ fn state(kept: &Kept) -> String {
     }
 }
 
+/// `laptop:/home/ada/src/effect`.
+pub fn origin(origin: Option<&Origin>) -> String {
+    origin.map_or_else(|| "an earlier version of this helper".to_owned(), ToString::to_string)
+}
+
 fn as_json(kept: &Kept, manifest: &Result<Manifest>) -> Value {
     let mut value = json!({
         "name": kept.name,
@@ -81,6 +86,7 @@ fn as_json(kept: &Kept, manifest: &Result<Manifest>) -> Value {
     match manifest {
         Ok(manifest) => {
             value["taken"] = json!(manifest.taken);
+            value["origin"] = json!(manifest.origin);
             value["bytes"] = json!(manifest.bytes());
             value["rows"] = json!(manifest.rows());
             value["label"] = json!(manifest.label);
@@ -142,6 +148,7 @@ fn text(kept: &Kept, manifest: &Manifest) -> String {
     let mut facts = vec![
         vec!["backup".to_owned(), kept.shown()],
         vec!["taken".to_owned(), format!("{} ({} ago)", manifest.taken, units::span(units::since(manifest.taken)))],
+        vec!["from".to_owned(), origin(manifest.origin.as_ref())],
         vec!["state".to_owned(), state(kept)],
         vec![
             "in one cut with".to_owned(),

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::list::names;
+use super::list::{self, names};
 use super::store;
 use crate::cli::BackupPruneArgs;
 use crate::commands::restore::old::Replaced;
 use crate::context::Context;
-use crate::data::backup::manifest::Manifest;
+use crate::data::backup::manifest::{Manifest, Origin};
 use crate::data::backup::retention::{self, Candidate, State, Verdict};
 use crate::data::backup::store::{Kept, Partial, Store};
 use crate::stack::manifest::Backup as Rule;
@@ -29,6 +29,7 @@ struct Plan {
 #[derive(Debug)]
 struct Decided {
     kept: Kept,
+    origin: Option<Origin>,
     bytes: u64,
     verdict: Verdict,
 }
@@ -98,8 +99,8 @@ fn plan(store: &Store, names: &[String], rule: &Rule, replaced: Vec<Replaced>) -
         let candidates: Vec<Candidate> = all.iter().map(|(kept, manifest)| candidate(kept, manifest)).collect();
         let verdicts = retention::decide(rule, &candidates, &TimeZone::system());
         backups.extend(all.into_iter().zip(verdicts).map(|((kept, manifest), verdict)| {
-            let bytes = manifest.as_ref().map_or(0, Manifest::bytes);
-            Decided { kept, bytes, verdict }
+            let (bytes, origin) = manifest.map_or((0, None), |manifest| (manifest.bytes(), manifest.origin));
+            Decided { kept, origin, bytes, verdict }
         }));
     }
     Ok(Plan { backups, partials, replaced })
@@ -111,8 +112,10 @@ fn candidate(kept: &Kept, manifest: &Result<Manifest>) -> Candidate {
         (Ok(_), Some(_)) => State::Verified,
         (Ok(_), None) => State::Unverified,
     };
-    let taken = manifest.as_ref().map(|manifest| manifest.taken).ok();
-    Candidate { taken: taken.or(kept.time()).unwrap_or_default(), state }
+    let manifest = manifest.as_ref().ok();
+    let taken = manifest.map(|manifest| manifest.taken).or(kept.time());
+    let origin = manifest.and_then(|manifest| manifest.origin.clone());
+    Candidate { origin, taken: taken.unwrap_or_default(), state }
 }
 
 impl Plan {
@@ -121,10 +124,13 @@ impl Plan {
     }
 
     fn rendered(&self) -> String {
+        let mut sound = self.backups.iter().filter(|decided| decided.verdict != Verdict::Broken);
+        let first = sound.next().map(|decided| &decided.origin);
+        let is_shared = sound.any(|decided| Some(&decided.origin) != first);
         let mut rows: Vec<Vec<String>> = self
             .backups
             .iter()
-            .map(|Decided { kept, bytes, verdict }| {
+            .map(|Decided { kept, origin, bytes, verdict }| {
                 let (word, why) = match verdict {
                     Verdict::Keep(reasons) => (
                         paint(ui::GOOD, "keep"),
@@ -137,7 +143,11 @@ impl Plan {
                     ),
                 };
                 let size = if *verdict == Verdict::Broken { String::new() } else { units::megabytes(*bytes) };
-                vec![kept.name.clone(), kept.backup.clone(), size, word, why]
+                let from = match is_shared && *verdict != Verdict::Broken {
+                    true => format!("from {}", list::origin(origin.as_ref())),
+                    false => String::new(),
+                };
+                vec![kept.name.clone(), kept.backup.clone(), size, word, why, from]
             })
             .collect();
         rows.extend(self.partials.iter().map(|partial| {
@@ -192,13 +202,16 @@ impl Plan {
 }
 
 fn as_json(cx: &Context, args: &BackupPruneArgs, plan: &Plan) -> Value {
-    let backups = plan.backups.iter().map(|Decided { kept, bytes, verdict }| {
+    let backups = plan.backups.iter().map(|Decided { kept, origin, bytes, verdict }| {
         let (word, reasons) = match verdict {
             Verdict::Keep(reasons) => ("keep", reasons.as_slice()),
             Verdict::Remove => ("remove", &[][..]),
             Verdict::Broken => ("broken", &[][..]),
         };
-        json!({ "name": kept.name, "backup": kept.backup, "bytes": bytes, "verdict": word, "reasons": reasons })
+        json!({
+            "name": kept.name, "backup": kept.backup, "origin": origin, "bytes": bytes, "verdict": word,
+            "reasons": reasons,
+        })
     });
     let leftovers = plan.partials.iter().map(|partial| json!({ "name": partial.name, "folder": partial.shown }));
     let replaced = plan.replaced();

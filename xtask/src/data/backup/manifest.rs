@@ -1,6 +1,7 @@
 //! What a backup says of itself: `manifest.json`, and beside it the manifest's own BLAKE3 in the form that `b3sum --check`
 //! reads. A part, a manifest or a hash that is not what was written makes the whole backup one that does not verify.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::ui::units;
 
 /// Of the manifest. A newer one is refused, never guessed at.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The oldest that is still read: it has no [`Origin`].
+const OLDEST_FORMAT: u32 = 1;
 pub const MANIFEST: &str = "manifest.json";
 pub const MANIFEST_HASH: &str = "manifest.json.b3";
 /// The folder of the parts.
@@ -24,6 +27,8 @@ pub const PARTS: &str = "parts";
 pub struct Manifest {
     pub format: u32,
     pub stack: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// A database as a person says it, `redis`, or `pubsub`.
     pub name: String,
     /// The folder's name.
@@ -43,6 +48,31 @@ pub struct Manifest {
     pub recipients: Vec<String>,
     pub parts: Vec<Part>,
     pub subject: Subject,
+}
+
+/// Where a backup comes from. Several may keep theirs in one place; those of one origin are one series, whatever became of
+/// the instance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The first word of its host name: the rest may change with the network.
+    pub machine: String,
+    pub checkout: String,
+}
+
+impl Origin {
+    /// This machine's checkout.
+    pub fn here(checkout: &Path) -> Origin {
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let machine = name.split('.').next().unwrap_or_default().to_owned();
+        Origin { machine, checkout: checkout.display().to_string() }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.machine, self.checkout)
+    }
 }
 
 /// Those that were taken in one cut.
@@ -280,8 +310,8 @@ impl Manifest {
         let version: Version =
             serde_json::from_slice(&text).with_context(|| format!("`{}` is no manifest", path.display()))?;
         ensure!(
-            version.format == FORMAT,
-            "`{}` has format {}, and this helper knows {FORMAT}: use the one that made it",
+            (OLDEST_FORMAT..=FORMAT).contains(&version.format),
+            "`{}` has format {}, and this helper knows {OLDEST_FORMAT} to {FORMAT}: use the one that made it",
             path.display(),
             version.format
         );

@@ -1,6 +1,8 @@
 //! Which backups stay: the last ones, and the latest of each of the last days, weeks and months (grandfather, father, son).
-//! Pure: backups of one name in, a verdict with its reasons for each out.
+//! Pure: backups of one name in, a verdict with its reasons for each out. Where several checkouts keep theirs in one place,
+//! each is decided of as if it were alone.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::civil::Date;
@@ -8,11 +10,14 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use serde::Serialize;
 
+use super::manifest::Origin;
 use crate::stack::manifest::Backup as Rule;
 
 /// A backup as the decision sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
+    /// Those that do not say it are one series.
+    pub origin: Option<Origin>,
     pub taken: Timestamp,
     pub state: State,
 }
@@ -65,11 +70,31 @@ impl fmt::Display for Reason {
 
 /// A verdict for each, in their order. Days begin at midnight of `zone`.
 pub fn decide(rule: &Rule, backups: &[Candidate], zone: &TimeZone) -> Vec<Verdict> {
-    let mut newest_first: Vec<usize> = (0..backups.len()).filter(|at| backups[*at].state != State::Broken).collect();
-    newest_first.sort_by_key(|at| std::cmp::Reverse(backups[*at].taken));
-    let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); backups.len()];
+    let mut series: BTreeMap<Option<&Origin>, Vec<usize>> = BTreeMap::new();
+    for (at, backup) in backups.iter().enumerate().filter(|(_, backup)| backup.state != State::Broken) {
+        series.entry(backup.origin.as_ref()).or_default().push(at);
+    }
+    let mut verdicts = vec![Verdict::Broken; backups.len()];
+    for mut newest_first in series.into_values() {
+        newest_first.sort_by_key(|at| std::cmp::Reverse(backups[*at].taken));
+        for (at, reasons) in reasons(rule, backups, &newest_first, zone) {
+            verdicts[at] = if reasons.is_empty() { Verdict::Remove } else { Verdict::Keep(reasons) };
+        }
+    }
+    verdicts
+}
+
+/// Why each of one series stays.
+fn reasons(
+    rule: &Rule,
+    backups: &[Candidate],
+    newest_first: &[usize],
+    zone: &TimeZone,
+) -> BTreeMap<usize, Vec<Reason>> {
+    let mut reasons: BTreeMap<usize, Vec<Reason>> = newest_first.iter().map(|at| (*at, Vec::new())).collect();
+    let mut keep = |at: &usize, reason| reasons.entry(*at).or_default().push(reason);
     for at in newest_first.iter().take(rule.keep_last as usize) {
-        reasons[*at].push(Reason::Last);
+        keep(at, Reason::Last);
     }
     let periods = [
         (Reason::Daily, rule.keep_daily, itself as fn(Date) -> Date),
@@ -78,29 +103,24 @@ pub fn decide(rule: &Rule, backups: &[Candidate], zone: &TimeZone) -> Vec<Verdic
     ];
     for (reason, count, begin_of) in periods {
         let mut kept: Vec<Date> = Vec::new();
-        for at in &newest_first {
+        for at in newest_first {
             let begin = begin_of(backups[*at].taken.to_zoned(zone.clone()).date());
             if kept.len() < count as usize && !kept.contains(&begin) {
                 kept.push(begin);
-                reasons[*at].push(reason);
+                keep(at, reason);
             }
         }
     }
     if let Some(at) = newest_first.iter().find(|at| backups[**at].state == State::Verified) {
-        reasons[*at].push(Reason::LastVerified);
+        keep(at, Reason::LastVerified);
     }
     // Whatever the rule says, something stays to go back to.
     if let Some(newest) = newest_first.first()
-        && reasons.iter().all(Vec::is_empty)
+        && reasons.values().all(Vec::is_empty)
     {
-        reasons[*newest].push(Reason::Only);
+        reasons.entry(*newest).or_default().push(Reason::Only);
     }
-    let verdicts = backups.iter().zip(reasons).map(|(backup, reasons)| match backup.state {
-        State::Broken => Verdict::Broken,
-        _ if reasons.is_empty() => Verdict::Remove,
-        _ => Verdict::Keep(reasons),
-    });
-    verdicts.collect()
+    reasons
 }
 
 fn itself(day: Date) -> Date {
@@ -118,7 +138,11 @@ mod tests {
     const NOTHING: Rule = Rule { keep_last: 0, keep_daily: 0, keep_weekly: 0, keep_monthly: 0 };
 
     fn at(time: &str, state: State) -> Candidate {
-        Candidate { taken: time.parse().unwrap(), state }
+        Candidate { origin: None, taken: time.parse().unwrap(), state }
+    }
+
+    fn of(machine: &str) -> Option<Origin> {
+        Some(Origin { machine: machine.to_owned(), checkout: "/src/effect".to_owned() })
     }
 
     fn unverified(times: &[&str]) -> Vec<Candidate> {
@@ -186,6 +210,18 @@ mod tests {
         assert_eq!(decide(&NOTHING, &only_broken, &TimeZone::UTC), [Verdict::Broken]);
     }
 
+    #[test]
+    fn nobody_pushes_the_backups_of_another_out() {
+        let mut backups = unverified(&["2026-11-19T03:00:00Z", "2026-11-20T03:00:00Z", "2026-11-21T03:00:00Z"]);
+        backups[0].state = State::Verified;
+        let rule = Rule { keep_last: 1, ..NOTHING };
+        backups.extend(backups.clone().into_iter().map(|backup| Candidate { origin: of("laptop"), ..backup }));
+        assert_eq!(kept(&rule, &backups), [0, 2, 3, 5]);
+        assert_eq!(kept(&NOTHING, &backups), [0, 3], "the last verified one of each");
+        backups[4].origin = of("desk");
+        assert_eq!(kept(&rule, &backups), [0, 2, 3, 4, 5]);
+    }
+
     /// A generator of numbers is all that the next test needs of one.
     fn numbers(mut seed: u64) -> impl FnMut(u64) -> u64 {
         move |below| {
@@ -201,6 +237,7 @@ mod tests {
             let count = next(40);
             let backups: Vec<Candidate> = (0..count)
                 .map(|_| Candidate {
+                    origin: [None, of("laptop")][next(2) as usize].clone(),
                     taken: Timestamp::from_second(1_700_000_000 + i64::try_from(next(40_000_000)).unwrap()).unwrap(),
                     state: [State::Verified, State::Unverified, State::Unverified, State::Broken][next(4) as usize],
                 })
@@ -210,18 +247,22 @@ mod tests {
                 Rule { keep_last: number(), keep_daily: number(), keep_weekly: number(), keep_monthly: number() };
             let verdicts = decide(&rule, &backups, &TimeZone::UTC);
             let keeps = |at: usize| matches!(verdicts[at], Verdict::Keep(_));
-            let sound: Vec<usize> = (0..backups.len()).filter(|at| backups[*at].state != State::Broken).collect();
-            let newest = |state: &dyn Fn(State) -> bool| {
-                sound.iter().copied().filter(|at| state(backups[*at].state)).max_by_key(|at| backups[*at].taken)
-            };
-            // The last verified one and, where anything is left at all, the newest are never removed.
-            assert!(newest(&|state| state == State::Verified).is_none_or(keeps), "round {round}");
-            if rule != NOTHING {
-                assert!(newest(&|_| true).is_none_or(keeps), "round {round}");
+            for origin in [None, of("laptop")] {
+                let sound = (0..backups.len()).filter(|at| backups[*at].state != State::Broken);
+                let sound: Vec<usize> = sound.filter(|at| backups[*at].origin == origin).collect();
+                let newest = |state: &dyn Fn(State) -> bool| {
+                    sound.iter().copied().filter(|at| state(backups[*at].state)).max_by_key(|at| backups[*at].taken)
+                };
+                // The last verified one and, where anything is left at all, the newest are never removed.
+                assert!(newest(&|state| state == State::Verified).is_none_or(keeps), "round {round}");
+                if rule != NOTHING {
+                    assert!(newest(&|_| true).is_none_or(keeps), "round {round}");
+                }
+                let kept = sound.iter().filter(|at| keeps(**at)).count();
+                assert_eq!(sound.is_empty(), kept == 0, "round {round}");
+                let most = rule.keep_last + rule.keep_daily + rule.keep_weekly + rule.keep_monthly + 1;
+                assert!(kept <= most as usize, "round {round}");
             }
-            assert_eq!(sound.is_empty(), !(0..backups.len()).any(keeps), "round {round}");
-            let most = rule.keep_last + rule.keep_daily + rule.keep_weekly + rule.keep_monthly + 1;
-            assert!(sound.iter().filter(|at| keeps(**at)).count() <= most as usize, "round {round}");
             for at in 0..backups.len() {
                 assert_eq!(verdicts[at] == Verdict::Broken, backups[at].state == State::Broken, "round {round}");
                 assert_ne!(verdicts[at], Verdict::Keep(vec![]), "round {round}: no reason");

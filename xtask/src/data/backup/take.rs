@@ -13,7 +13,7 @@ use super::begun::Begun;
 use super::cut::{self, Facts, Moment, Snapshot};
 use super::dump::{Inventory, Wanted};
 use super::earlier::Earlier;
-use super::manifest::{Database, FORMAT, Manifest, Part, PubSub, Redis, Set, Subject, Subscription};
+use super::manifest::{Database, FORMAT, Manifest, Origin, Part, PubSub, Redis, Set, Subject, Subscription};
 use super::store::{Kept, Store};
 use crate::data::target::Target;
 use crate::engine::clients::Clients;
@@ -50,6 +50,7 @@ impl Other {
 pub struct Recipe<'a> {
     pub store: &'a Store,
     pub stack: &'a str,
+    pub origin: &'a Origin,
     pub backup: &'a str,
     pub label: Option<&'a str>,
     pub seal: Option<Arc<dyn Seal + Send + Sync>>,
@@ -150,6 +151,7 @@ impl About<'_> {
         Manifest {
             format: FORMAT,
             stack: self.recipe.stack.to_owned(),
+            origin: Some(self.recipe.origin.clone()),
             name: name.to_owned(),
             backup: self.recipe.backup.to_owned(),
             label: self.recipe.label.map(str::to_owned),
