@@ -179,15 +179,15 @@ pub struct BackupPruneArgs {
 
 /// Take a backup every day
 ///
-/// Started by a timer of your systemd or an agent of launchd; where there is neither, a line for `crontab` is printed. How the
-/// last run went is part of `status` and `doctor`.
+/// Started by a timer of your systemd or an agent of launchd; where there is neither, a line for `crontab` is printed. What it
+/// takes is read back. How the last run went is part of `status` and `doctor`: one that missed what does not run has failed.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["daily", "show", "remove"]))]
 #[command(after_help = "Examples:\n  cargo xtask backup schedule --daily 03:00\n  \
     cargo xtask backup schedule --daily 03:00 --incremental --prune --to rclone:nas:backups\n  \
     cargo xtask backup schedule --show\n  cargo xtask backup schedule --remove")]
 pub struct BackupScheduleArgs {
-    /// Databases, `redis`, `pubsub` [default: all that run]
+    /// Databases, `redis`, `pubsub` [default: all of the instance]
     #[arg(value_name = "NAME", add = ArgValueCandidates::new(completions::services), requires = "daily")]
     pub names: Vec<String>,
     /// The time of day

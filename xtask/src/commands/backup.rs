@@ -32,7 +32,11 @@ use crate::ui::{self, Exit, Failure, table, units};
 
 pub async fn run(cx: &Context, args: &BackupArgs) -> Result<Exit> {
     match &args.verb {
-        None => take(cx, &args.take).await,
+        None => {
+            let is_whole = args.take.all || !args.take.names.is_empty();
+            let absent = if is_whole { Absent::Refused } else { Absent::LeftOut };
+            take(cx, &args.take, absent).await.map(|_| Exit::Done)
+        }
         Some(BackupVerb::List(args)) => list::list(cx, args),
         Some(BackupVerb::Show(args)) => list::show(cx, args),
         Some(BackupVerb::Verify(args)) => verify::run(cx, args).await,
@@ -42,7 +46,8 @@ pub async fn run(cx: &Context, args: &BackupArgs) -> Result<Exit> {
     }
 }
 
-async fn take(cx: &Context, args: &BackupTakeArgs) -> Result<Exit> {
+/// Takes what a person asks for, and tells it.
+async fn take(cx: &Context, args: &BackupTakeArgs, absent: Absent) -> Result<Vec<Taken>> {
     let begun = Instant::now();
     if let Some(label) = &args.label {
         store::check_label(label)?;
@@ -56,21 +61,28 @@ async fn take(cx: &Context, args: &BackupTakeArgs) -> Result<Exit> {
     let store = store(cx, args.to.as_deref())?;
     let order = Order {
         services: &services,
-        is_whole: args.all || !args.names.is_empty(),
+        absent,
         label: args.label.as_deref(),
         recipients: &args.recipient,
         kind: if args.incremental { Kind::Incremental } else { Kind::Full },
     };
     let (taken, skew_micros) = take_set(cx, &instance, &store, &order).await?;
-    report(cx, args, &store, &taken, skew_micros, begun)
+    report(cx, args, &store, &taken, skew_micros, begun)?;
+    Ok(taken)
+}
+
+/// What becomes of a service that does not run. Where none does, nothing is backed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    Refused,
+    LeftOut,
 }
 
 /// What is to be backed up, and how.
 #[derive(Debug)]
 pub struct Order<'a> {
     pub services: &'a [&'a Service],
-    /// One that does not run is an error.
-    pub is_whole: bool,
+    pub absent: Absent,
     pub label: Option<&'a str>,
     pub recipients: &'a [String],
     pub kind: Kind,
@@ -79,7 +91,7 @@ pub struct Order<'a> {
 impl<'a> Order<'a> {
     /// All of these, in full, with nobody but the owner of the files in mind.
     pub fn full(services: &'a [&'a Service], label: Option<&'a str>) -> Order<'a> {
-        Order { services, is_whole: true, label, recipients: &[], kind: Kind::Full }
+        Order { services, absent: Absent::Refused, label, recipients: &[], kind: Kind::Full }
     }
 }
 
@@ -103,7 +115,7 @@ pub async fn take_set(
         .filter(|service| server(service).is_none())
         .map(|service| service.short_name.as_str())
         .collect();
-    if order.is_whole && !absent.is_empty() || absent.len() == services.len() {
+    if order.absent == Absent::Refused && !absent.is_empty() || absent.len() == services.len() {
         let hint = format!("`cargo xtask up {}{}`", absent.join(" "), cx.stack_option());
         bail!(Failure::new(Exit::Failed, format!("not running: {}", absent.join(", "))).hint(hint));
     }
@@ -239,7 +251,7 @@ fn report(
     taken: &[Taken],
     skew_micros: u64,
     begun: Instant,
-) -> Result<Exit> {
+) -> Result<()> {
     if args.json {
         let backups: Vec<Value> = taken
             .iter()
@@ -288,7 +300,7 @@ fn report(
         units::seconds(begun.elapsed()),
         folder
     ));
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// `41.0 MB`, `→`, `6.2 MB`, `5 tables`, `210,442 rows`: the columns of a table.

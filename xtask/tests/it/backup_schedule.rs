@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Checkout, programs, ran, skip};
+use crate::support::{Checkout, is_running, programs, ran, signal, skip, wait_until};
 
 /// A checkout in a folder whose name has everything that a shell or systemd reads otherwise, with a systemd that notes what it
 /// is told.
@@ -60,6 +60,35 @@ fn a_timer_of_systemd_is_put_in_place_and_removed() {
     checkout.run(&["backup", "schedule"]).exits(2);
     checkout.run(&["backup", "schedule", "--daily", "25:00"]).exits(2).says("a time of day");
     checkout.run(&["backup", "schedule", "--daily", "03:00", "lerning"]).exits(2).says("did you mean `learning`?");
+}
+
+/// What runs is kept and read back; what should run and does not is told of until it does.
+#[test]
+fn a_database_that_does_not_run_makes_the_night_a_failed_one() {
+    let checkout = checkout();
+    checkout.run(&["up", "learning", "user", "redis"]).ok();
+    checkout.run(&["backup", "schedule", "--daily", "03:05", "--prune"]).ok();
+    // The other databases of the stack were never started here.
+    checkout.run(&["backup", "scheduled"]).ok().says("3 backups read back, and as written");
+    checkout.run(&["backup", "list"]).ok().says("verified").silent_about("not verified");
+    let state = || checkout.run(&["status", "--json"]).json()["scheduled_backup"].clone();
+    assert_eq!(state()["state"], "done");
+    signal(checkout.pid("user"), "KILL");
+    let server = checkout.pid("user");
+    wait_until("its server is gone", || !is_running(server));
+    checkout
+        .run(&["backup", "scheduled"])
+        .exits(1)
+        .says("not running, and so not backed up: user")
+        .says("xtask up user");
+    let listed = checkout.run(&["backup", "list", "--json"]).ok().json();
+    let of = |name: &str| listed["backups"].as_array().unwrap().iter().filter(|one| one["name"] == name).count();
+    assert_eq!((of("learning"), of("redis"), of("user")), (2, 2, 1), "what runs is backed up all the same");
+    assert_eq!(state()["state"], "failed");
+    checkout.run(&["doctor"]).exits(3).says("scheduled-backup-failed").says("not backed up: user");
+    checkout.run(&["up", "user"]).ok();
+    checkout.run(&["backup", "scheduled"]).ok();
+    assert_eq!(state()["state"], "done");
 }
 
 /// The line does what it says when it is run as cron runs it, from a place whose name could not be worse.

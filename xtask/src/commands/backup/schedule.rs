@@ -8,12 +8,15 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::{asked, prune, take};
+use super::{Absent, asked, prune, take, verify};
 use crate::cli::{BackupPruneArgs, BackupScheduleArgs, BackupTakeArgs};
 use crate::context::Context;
 use crate::data::backup::place::Place;
 use crate::data::backup::schedule::{self, Job, Outcome, Schedule, Standing, Starter};
+use crate::engine::Engine;
+use crate::engine::server::Observed;
 use crate::files;
+use crate::stack::{Kind, Service};
 use crate::tools::{self, Input};
 use crate::ui::{self, Exit, Failure, paint, units};
 
@@ -132,7 +135,7 @@ fn show(cx: &Context, args: &BackupScheduleArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     };
     let what = match schedule.names.is_empty() {
-        true => "all that runs".to_owned(),
+        true => "all of the instance".to_owned(),
         false => schedule.names.join(", "),
     };
     let to = schedule.to.as_ref().map_or_else(|| "backups/".to_owned(), |to| to.display().to_string());
@@ -187,8 +190,9 @@ pub async fn run_scheduled(cx: &Context) -> Result<Exit> {
     done
 }
 
+/// What runs is backed up and read back. What should run and does not is no reason to lose that, and makes the run a failed one.
 async fn carry_out(cx: &Context, schedule: &Schedule) -> Result<Exit> {
-    let exit = take(
+    let taken = take(
         cx,
         &BackupTakeArgs {
             names: schedule.names.clone(),
@@ -199,13 +203,39 @@ async fn carry_out(cx: &Context, schedule: &Schedule) -> Result<Exit> {
             recipient: schedule.recipients.clone(),
             json: false,
         },
+        Absent::LeftOut,
     )
     .await?;
+    verify::read_back(&taken)?;
     if schedule.prune {
         let (names, at) = (schedule.names.clone(), schedule.to.clone());
         prune::run(cx, &BackupPruneArgs { names, at, yes: true, ..BackupPruneArgs::default() }).await?;
     }
-    Ok(exit)
+    let mut missing = expected(cx, schedule).await?;
+    missing.retain(|name| taken.iter().all(|taken| taken.kept.name != *name));
+    if !missing.is_empty() {
+        bail!(
+            Failure::new(Exit::Failed, format!("not running, and so not backed up: {}", missing.join(", ")))
+                .body("  what runs was backed up, and read back")
+                .hint(format!("`cargo xtask up {}{}`", missing.join(" "), cx.stack_option()))
+        );
+    }
+    ui::tell(format!("{} read back, and as written", units::plural(taken.len(), "backup")));
+    Ok(Exit::Done)
+}
+
+/// What a backup of each has to be there of: of the names that were given; else of all that has data in the instance.
+async fn expected(cx: &Context, schedule: &Schedule) -> Result<Vec<String>> {
+    let services = asked(cx, &schedule.names)?;
+    let Some(instance) = cx.instance()?.filter(|_| schedule.names.is_empty()) else {
+        return Ok(services.iter().map(|service| service.short_name.clone()).collect());
+    };
+    let observed = Engine::of(&cx.repository, &cx.stack, &instance).observe(&services).await?;
+    // The emulator forgets everything when it stops.
+    let holds_data = |service: &Service| matches!(service.kind, Kind::Postgres(_) | Kind::Redis(_));
+    let is_there = |observed: &Result<Observed>| !matches!(observed, Ok(Observed::Absent));
+    let expected = services.iter().zip(&observed).filter(|(service, seen)| holds_data(service) && is_there(seen));
+    Ok(expected.map(|(service, _)| service.short_name.clone()).collect())
 }
 
 fn job(cx: &Context, daily: jiff::civil::Time) -> Result<Job> {

@@ -14,6 +14,7 @@ use crate::context::{Context, unknown};
 use crate::data::backup::manifest::Manifest;
 use crate::data::backup::seal::Age;
 use crate::data::backup::store::{Kept, LATEST, Store, Verified};
+use crate::data::backup::take::Taken;
 use crate::data::backup::verify;
 use crate::data::locale::OtherLocale;
 use crate::data::restore::database::{self, Place};
@@ -122,6 +123,18 @@ fn read(kept: &Kept, seal: Option<&Age>) -> Result<Manifest> {
         Ok(seal) => verify::content(kept, seal),
         Err(_) => verify::bytes(kept),
     }
+}
+
+/// Reads back what was just taken, and notes that it is as it was written.
+pub fn read_back(taken: &[Taken]) -> Result<()> {
+    let mut errors = Vec::new();
+    for Taken { kept, .. } in taken {
+        let _waiting = Waiting::new(format!("reading {}", kept.shown()));
+        let noted =
+            read(kept, None).and_then(|_| kept.note_verified(&Verified { at: Timestamp::now(), was_restored: false }));
+        errors.extend(noted.err());
+    }
+    failure::all_of(errors, Exit::Failed, |count| format!("{count} of the backups that were taken are broken"))
 }
 
 /// The servers that backups are restored into for a try.

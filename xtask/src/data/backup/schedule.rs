@@ -26,7 +26,7 @@ const LONGEST: Duration = Duration::from_secs(6 * 60 * 60);
 pub struct Schedule {
     /// The local time of day.
     pub daily: Time,
-    /// What is backed up; all that runs where there are none.
+    /// What is backed up; all of the instance where there are none.
     pub names: Vec<String>,
     /// The place, from the root of the file system, where it is not the checkout's.
     pub to: Option<PathBuf>,
