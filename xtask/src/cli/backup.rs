@@ -242,7 +242,7 @@ pub struct RestoreArgs {
     /// A dump that was made elsewhere: SQL, or pg_dump's custom, tar or directory format, compressed or not
     #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "undo", "drop_old", "backup", "at"])]
     pub from: Option<std::path::PathBuf>,
-    /// Go back to what the last restore has replaced
+    /// Go back to what the last restore has replaced; with `--all`, to everything that it has replaced at once
     #[arg(long)]
     pub undo: bool,
     /// Drop what restores have replaced
