@@ -2,6 +2,8 @@
 //! runs once more and is backed up; a new one is made and gets the backup, compared as every restore is; the old data
 //! are kept until somebody drops them. What was interrupted, the next call finishes.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -17,9 +19,10 @@ use crate::context::{Context, configuration_failure};
 use crate::data::backup::store::{Kept, Store, Verified};
 use crate::data::backup::verify;
 use crate::data::restore::database;
+use crate::engine::Engine;
+use crate::engine::aside::Note;
 use crate::engine::docker::Docker;
 use crate::engine::native::Native;
-use crate::engine::{Aside, Engine};
 use crate::files;
 use crate::instance::known::Known;
 use crate::instance::lock::Lock;
@@ -51,7 +54,7 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
     let lock = cx.lock().await?;
     if args.drop_old {
-        return drop_old(cx, args, &instance, &engine).await;
+        return kept::drop_old(cx, args, &instance, &engine).await;
     }
     let store = Store::of(&cx.repository, &cx.stack.name);
     let state = match read(&instance)? {
@@ -91,7 +94,7 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
         let major = state.from.get(&service.short_name).copied().unwrap_or_default();
         if majors.get(&service.short_name) == Some(&major) {
             engine.stop(std::slice::from_ref(&service.short_name), &lock).await?;
-            engine.put_aside(service, major).await?;
+            engine.put_aside(service, &Note { major, backup: state.backup.clone() }).await?;
         }
     }
     Known::forget(&instance)?;
@@ -260,31 +263,4 @@ fn old_stack(cx: &Context, services: &[&Service], major: u32) -> Result<Stack> {
         false => format!("{}:{}", image.name, image.tag),
     };
     Ok(cx.stack.with_postgres(major, &image, &reference))
-}
-
-async fn drop_old(cx: &Context, args: &UpgradeArgs, instance: &Instance, engine: &Engine<'_>) -> Result<Exit> {
-    if read(instance)?.is_some() {
-        bail!(
-            Failure::new(Exit::Refused, "an upgrade was interrupted: what it replaces is still needed")
-                .hint(format!("`cargo xtask upgrade{}` goes on", cx.stack_option()))
-        );
-    }
-    let aside: Vec<Aside> = engine.aside().await?;
-    if aside.is_empty() {
-        ui::tell("no upgrade has left old data");
-        return Ok(Exit::Done);
-    }
-    let rows = aside
-        .iter()
-        .map(|one| vec![one.service.clone(), one.bytes.map_or_else(String::new, units::megabytes), one.shown.clone()]);
-    ui::tell(format!("This drops what upgrades have replaced:\n\n{}", table::columns(rows.collect(), &[1])));
-    if !args.yes {
-        let command = format!("cargo xtask upgrade --drop-old --yes{}", cx.stack_option());
-        cx.agree(&command, "nothing was done").await?;
-    }
-    for one in &aside {
-        engine.drop_aside(one).await?;
-    }
-    ui::tell(format!("the old data of {} dropped", units::plural(aside.len(), "database")));
-    Ok(Exit::Done)
 }

@@ -1,6 +1,7 @@
 //! Where services run: [`native`], plain processes, or [`docker`], containers through Compose. Both give the same verbs the
 //! same results; what one of them cannot do is said in [`Engine::lacks`].
 
+pub mod aside;
 pub mod choice;
 pub mod clients;
 pub mod docker;
@@ -23,6 +24,7 @@ use crate::files;
 use crate::instance::lock::Lock;
 use crate::instance::{EngineKind, Instance};
 use crate::stack::{Kind, Repository, Service, Stack};
+use aside::{Aside, Note};
 use docker::Docker;
 use native::Native;
 use plan::Step;
@@ -126,42 +128,26 @@ impl<'a> Engine<'a> {
         Ok(majors)
     }
 
-    /// Puts the data of a service that does not run aside.
-    pub async fn put_aside(&self, service: &Service, major: u32) -> Result<()> {
+    /// Puts the data of a service that does not run aside, if they are still those of the note's major version.
+    pub async fn put_aside(&self, service: &Service, note: &Note) -> Result<()> {
         match self {
-            Engine::Native(native) => native.put_aside(&service.short_name, major),
-            Engine::Docker(docker) => docker.put_aside(service, major).await,
+            Engine::Native(native) => native.put_aside(&service.short_name, note),
+            Engine::Docker(docker) => docker.put_aside(service, note).await,
         }
     }
 
-    /// What was put aside, as a person knows it, with what drops it.
+    /// What was put aside of this instance.
     pub async fn aside(&self) -> Result<Vec<Aside>> {
-        Ok(match self {
-            Engine::Native(native) => native
-                .aside()?
-                .into_iter()
-                .map(|(service, folder)| Aside {
-                    bytes: Some(files::size_on_disk(&folder)),
-                    shown: folder.display().to_string(),
-                    service,
-                })
-                .collect(),
-            Engine::Docker(docker) => docker::volumes::aside(&docker.project)
-                .await?
-                .into_iter()
-                .map(|volume| Aside {
-                    bytes: None,
-                    service: volume.label(docker::volumes::SERVICE_LABEL).unwrap_or_default().to_owned(),
-                    shown: volume.name,
-                })
-                .collect(),
-        })
+        match self {
+            Engine::Native(native) => native.aside(),
+            Engine::Docker(docker) => docker.aside().await,
+        }
     }
 
     pub async fn drop_aside(&self, aside: &Aside) -> Result<()> {
         match self {
-            Engine::Native(_) => files::remove_folder(Path::new(&aside.shown)),
-            Engine::Docker(_) => docker::client::ask(&["volume", "rm", &aside.shown]).await.map(drop),
+            Engine::Native(_) => files::remove_folder(Path::new(&aside.place)),
+            Engine::Docker(_) => docker::client::ask(&["volume", "rm", &aside.place]).await.map(drop),
         }
     }
 
@@ -172,15 +158,6 @@ impl<'a> Engine<'a> {
             Engine::Docker(_) => None,
         }
     }
-}
-
-/// Data of an older major version, kept until somebody drops them.
-#[derive(Debug, Clone)]
-pub struct Aside {
-    pub service: String,
-    /// A folder, or a volume.
-    pub shown: String,
-    pub bytes: Option<u64>,
 }
 
 /// Whether an engine can run a service of that kind.

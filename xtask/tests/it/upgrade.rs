@@ -1,9 +1,12 @@
 //! Data of an older PostgreSQL, moved to the version that the manifest asks for.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::support::{Checkout, Engine, finish, has_postgres_15, local_images, signal, skip, skip_docker};
+use crate::support::{Checkout, Engine, docker, finish, has_postgres_15, local_images, signal, skip, skip_docker};
 
 /// Nanika on PostgreSQL 15, seeded; nothing where that cannot be.
 fn on_15(engine: Engine) -> Option<Checkout> {
@@ -35,12 +38,58 @@ fn on_15(engine: Engine) -> Option<Checkout> {
 
 /// From now on the manifest asks for 18.
 fn ask_for_18(checkout: &mut Checkout) {
-    checkout.replace("config/nanika.toml", "major = 15", "major = 18");
-    checkout.replace("config/nanika.toml", "image = \"postgres-15\"", "image = \"postgres-18\"");
-    if let (Some(_), Some(images)) =
-        (checkout.environment.get("POSTGRES_IMAGE"), local_images(&[("postgres-18", "POSTGRES_IMAGE")]))
-    {
+    ask_for(checkout, 18, 15);
+}
+
+/// From now on the manifest asks for that major version, and no longer for the other one.
+fn ask_for(checkout: &mut Checkout, wanted: u32, before: u32) {
+    for text in ["major = {}", "image = \"postgres-{}\""] {
+        let of = |major: u32| text.replace("{}", &major.to_string());
+        checkout.replace("config/nanika.toml", &of(before), &of(wanted));
+    }
+    let images = local_images(&[(&format!("postgres-{wanted}"), "POSTGRES_IMAGE")]);
+    if let (true, Some(images)) = (checkout.environment.contains_key("POSTGRES_IMAGE"), images) {
         checkout.environment.extend(images);
+    }
+}
+
+/// Removes the data of `game` as somebody does who goes round the helper.
+fn remove_data(checkout: &Checkout, engine: Engine) {
+    checkout.run(&["down"]).ok();
+    match engine {
+        Engine::Native => fs::remove_dir_all(checkout.data_folder("nanika").join("game/data")).unwrap(),
+        Engine::Docker => drop(docker(&["volume", "rm", &format!("{}_postgres_data", checkout.project())])),
+    }
+}
+
+/// The folders, or volumes, of what upgrades have kept, the oldest first.
+fn kept(checkout: &Checkout, engine: Engine) -> Vec<String> {
+    let mut kept: Vec<String> = match engine {
+        Engine::Native => fs::read_dir(checkout.data_folder("nanika").join("game"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path().display().to_string())
+            .filter(|path| path.contains("/data-"))
+            .collect(),
+        Engine::Docker => {
+            let of = format!("label=cargo-xtask.aside-of={}_postgres_data", checkout.project());
+            docker(&["volume", "ls", "--quiet", "--filter", &of]).lines().map(str::to_owned).collect()
+        }
+    };
+    kept.sort();
+    kept
+}
+
+/// Whether there is a file below what an upgrade has kept.
+fn has_file(checkout: &Checkout, engine: Engine, kept: &str, file: &str) -> bool {
+    match engine {
+        Engine::Native => Path::new(kept).join(file).exists(),
+        Engine::Docker => {
+            let (mount, path) = (format!("{kept}:/kept:ro"), format!("/kept/{file}"));
+            let image = &checkout.environment["POSTGRES_IMAGE"];
+            let test =
+                ["run", "--rm", "--network", "none", "--volume", &mount, "--entrypoint", "test", image, "-e", &path];
+            Command::new("docker").args(test).status().unwrap().success()
+        }
     }
 }
 
@@ -70,12 +119,50 @@ fn data_of_15_move_to_18_and_the_old_ones_stay_until_they_are_dropped() {
         checkout.run(&["upgrade", "--drop-old", "--yes"]).ok().says("dropped");
         checkout.run(&["upgrade", "--drop-old"]).ok().says("no upgrade has left old data");
         // There is no way back by the same verb.
-        checkout.replace("config/nanika.toml", "major = 18", "major = 15");
-        checkout.replace("config/nanika.toml", "image = \"postgres-18\"", "image = \"postgres-15\"");
+        ask_for(&mut checkout, 15, 18);
         if engine == Engine::Native {
             checkout.run(&["upgrade"]).exits(4).says("newer than 15");
         }
         checkout.run(&["down"]).code.into_iter().for_each(drop);
+    }
+}
+
+/// Each upgrade keeps what it has replaced, whatever an earlier one of the same major version has kept.
+#[test]
+fn a_second_upgrade_from_the_same_version_keeps_its_own_data() {
+    for engine in [Engine::Native, Engine::Docker] {
+        let Some(mut checkout) = on_15(engine) else { continue };
+        ask_for_18(&mut checkout);
+        checkout.run(&["upgrade"]).ok();
+        let first = kept(&checkout, engine);
+        assert_eq!(first.len(), 1, "{first:?}");
+
+        ask_for(&mut checkout, 15, 18);
+        remove_data(&checkout, engine);
+        checkout.run(&["up", "game"]).ok();
+        let file = checkout
+            .sql("game", "CREATE TABLE second AS SELECT 2 AS number; SELECT pg_relation_filepath('second')")
+            .lines()
+            .last()
+            .unwrap()
+            .to_owned();
+        ask_for_18(&mut checkout);
+        checkout.run(&["upgrade"]).ok();
+        assert_eq!(checkout.sql("game", "SELECT number FROM second"), "2");
+        let both = kept(&checkout, engine);
+        assert_eq!((both.len(), &both[0]), (2, &first[0]), "{both:?}");
+        assert!(has_file(&checkout, engine, &both[1], &file), "{file} is not in {}", both[1]);
+        assert!(!has_file(&checkout, engine, &both[0], &file), "{file} is in {}", both[0]);
+
+        // Another instance's are none of this one's business, whatever they are called.
+        if engine == Engine::Docker {
+            let others = format!("{}_of_another", checkout.project());
+            let of = format!("cargo-xtask.aside-of={}_postgres_data", checkout.project());
+            docker(&["volume", "create", "--label", &of, "--label", "cargo-xtask.instance=another", &others]);
+        }
+        checkout.run(&["upgrade", "--drop-old", "--yes"]).ok().says("PostgreSQL 15").says("2 databases");
+        let left = kept(&checkout, engine);
+        assert_eq!(left.len(), usize::from(engine == Engine::Docker), "{left:?}");
     }
 }
 

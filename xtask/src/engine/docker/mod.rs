@@ -2,10 +2,11 @@
 //!
 //! Reading order: [`client`] (how Docker is asked), [`containers`] (what runs), [`images`], [`networks`] and [`volumes`]
 //! (what must be there first; how a new database gets its data), [`prepare`] (what stands in the way of a plan), [`start`]
-//! and [`answers`] (from there to servers that answer), [`project`] (which Compose project an instance is). Everything is
-//! asked of the engine each time.
+//! and [`answers`] (from there to servers that answer), [`project`] (which Compose project an instance is), [`aside`] (what an
+//! upgrade has replaced). Everything is asked of the engine each time.
 
 pub mod answers;
+pub mod aside;
 pub mod client;
 pub mod containers;
 pub mod images;

@@ -188,25 +188,6 @@ impl Docker<'_> {
         Ok(found.collect())
     }
 
-    /// Puts the data of a service that does not run aside, for good.
-    pub async fn put_aside(&self, service: &Service, major: u32) -> Result<()> {
-        let Some(volume) = NewVolume::of(service, &self.project, &self.instance.identity) else { return Ok(()) };
-        let ids: Vec<String> = containers::of_project(&self.project)
-            .await?
-            .into_iter()
-            .filter(|container| container.service == service.name)
-            .map(|container| container.id)
-            .collect();
-        if !ids.is_empty() {
-            // It would run the old server on the new data.
-            client::ask(
-                &["rm", "--force", "--volumes"].into_iter().chain(ids.iter().map(String::as_str)).collect::<Vec<_>>(),
-            )
-            .await?;
-        }
-        volumes::put_aside(&volume, major, &self.stack.image_of(service), &self.container("aside")).await
-    }
-
     /// A name for a helper's container: one at a time in a project.
     pub fn container(&self, what: &str) -> String {
         format!("{}-xtask-{what}", self.project)

@@ -108,7 +108,7 @@ pub async fn of_checkout(checkout: &str) -> Result<Vec<Volume>> {
     with_label(&format!("{CHECKOUT_LABEL}={checkout}")).await
 }
 
-async fn with_label(label: &str) -> Result<Vec<Volume>> {
+pub async fn with_label(label: &str) -> Result<Vec<Volume>> {
     let names = client::list(&["volume", "ls", "--quiet", "--filter", &format!("label={label}")]).await?;
     client::inspect("volume", &names).await
 }
@@ -261,52 +261,9 @@ done
 for one in $copies; do wait "$one"; done
 "#;
 
-/// Volumes that an upgrade has put aside: their old name, and that the data are of another major version.
-const ASIDE_LABEL: &str = "cargo-xtask.aside-of";
-
-/// Those of a project.
-pub async fn aside(project: &str) -> Result<Vec<Volume>> {
-    let all = with_label(ASIDE_LABEL).await?;
-    let of_project =
-        |volume: &Volume| volume.label(ASIDE_LABEL).is_some_and(|of| of.starts_with(&format!("{project}_")));
-    Ok(all.into_iter().filter(of_project).collect())
-}
-
-/// Copies a volume whole, and only then empties it: what was in it is in `<name>-<major>` from now on.
-pub async fn put_aside(new: &NewVolume, major: u32, image: &str, container: &str) -> Result<()> {
-    let aside = format!("{}-{major}", new.name);
-    let label = |name: &str| new.labels.iter().find(|(label, _)| label == name).map_or("", |(_, value)| value.as_str());
-    let labels = [
-        format!("{ASIDE_LABEL}={}", new.name),
-        format!("{INSTANCE_LABEL}={}", label(INSTANCE_LABEL)),
-        format!("{SERVICE_LABEL}={}", label(SERVICE_LABEL)),
-    ];
-    let mut words = vec!["volume", "create"];
-    words.extend(labels.iter().flat_map(|label| ["--label", label]));
-    words.push(&aside);
-    client::ask(&words).await?;
-    let mounts = [format!("{}:/from", new.name), format!("{aside}:/to")];
-    let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--volume", mount]).collect();
-    let ran = container_with("run", container, &arguments, image, ASIDE, &[]).await?;
-    client::checked(ran).with_context(|| format!("cannot put the volume `{}` aside", new.name))?;
-    Ok(())
-}
-
-/// A copy that was interrupted is begun anew; one that is whole has its mark, and nothing is copied over it.
-const ASIDE: &str = r#"
-set -eu
-if [ ! -e /to/.whole ]; then
-  find /to -mindepth 1 -exec rm -rf {} +
-  cp -a /from/. /to/
-  sync
-  touch /to/.whole
-fi
-find /from -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
-"#;
-
 /// `run` or `create` of a container for one script. Its name keeps a second one, or one that outlived its helper, from
 /// working on the same volumes.
-async fn container_with(
+pub async fn container_with(
     verb: &str,
     name: &str,
     arguments: &[&str],

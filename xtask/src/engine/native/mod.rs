@@ -2,8 +2,10 @@
 //!
 //! Reading order: [`record`] (what is known of a running server), [`process`] (proof that a process is that server),
 //! [`launch`] (how one starts without ever being unrecorded), [`programs`] (where the servers' programs come from),
-//! [`template`] (one initdb for many databases), [`servers`] (each kind's command line), [`start`] and [`stop`].
+//! [`template`] (one initdb for many databases), [`servers`] (each kind's command line), [`start`] and [`stop`]; [`aside`]
+//! (what an upgrade has replaced).
 
+pub mod aside;
 pub mod launch;
 pub mod observe;
 pub mod process;
@@ -14,10 +16,9 @@ pub mod start;
 pub mod stop;
 pub mod template;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::limits;
 use super::plan::{Action, Started, Step, why_changed};
@@ -33,9 +34,6 @@ use programs::{Missing, Programs};
 use record::Record;
 use servers::Blueprint;
 use start::Starter;
-
-/// What the name of a folder with the data of an older major version begins with.
-const ASIDE: &str = "data-";
 
 /// The engine for one instance.
 #[derive(Debug)]
@@ -163,35 +161,6 @@ impl Native<'_> {
             result
         });
         Ok(futures_util::future::join_all(all).await)
-    }
-
-    /// Puts the data of a service that does not run aside, for good.
-    pub fn put_aside(&self, short_name: &str, major: u32) -> Result<()> {
-        let data = servers::data_folder(self.instance, short_name);
-        // Where it was done before an interruption, the data are a new server's.
-        if start::data_major(&data) != Some(major) {
-            return Ok(());
-        }
-        let aside = self.aside_folder(short_name, major);
-        std::fs::rename(&data, &aside).with_context(|| format!("cannot put `{}` aside", data.display()))?;
-        files::sync_folder(&self.instance.service_folder(short_name))
-    }
-
-    fn aside_folder(&self, short_name: &str, major: u32) -> PathBuf {
-        servers::data_folder(self.instance, short_name).with_file_name(format!("{ASIDE}{major}"))
-    }
-
-    /// What was put aside of each service.
-    pub fn aside(&self) -> Result<Vec<(String, PathBuf)>> {
-        let mut aside = Vec::new();
-        for name in self.all_services()? {
-            let folder = self.instance.service_folder(&name);
-            let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
-            let is_aside =
-                |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(ASIDE));
-            aside.extend(entries.flatten().map(|entry| entry.path()).filter(is_aside).map(|path| (name.clone(), path)));
-        }
-        Ok(aside)
     }
 
     /// Every service that has data, a record or a server.

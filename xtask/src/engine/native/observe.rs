@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use super::aside;
 use super::record::Record;
 use super::servers::data_folder;
 use crate::instance::{Instance, registry};
@@ -71,8 +72,11 @@ pub fn service_folders(instance: &Instance) -> Result<Vec<String>> {
     };
     let mut names: Vec<String> = entries
         .flatten()
-        .filter(|entry| entry.path().join("data").exists() || Record::path(&entry.path()).exists())
-        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|entry| (entry.path(), entry.file_name()))
+        .filter(|(path, _)| {
+            path.join("data").exists() || Record::path(path).exists() || !aside::folders(path).is_empty()
+        })
+        .filter_map(|(_, name)| name.into_string().ok())
         .collect();
     names.sort();
     Ok(names)
