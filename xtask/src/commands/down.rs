@@ -8,14 +8,17 @@ use anyhow::{Context as _, Result, bail};
 
 use super::backup::before::{self, Before, Choice};
 use super::stop::refuse_if_forgotten;
+use super::upgrade::kept;
+use super::upgrade::state::{self, State};
 use crate::cli::DownArgs;
 use crate::context::Context;
+use crate::engine::aside::Aside;
 use crate::engine::docker::Docker;
 use crate::engine::docker::volumes::Volume;
 use crate::engine::native::record::Record;
 use crate::engine::native::servers::{data_folder, socket_folder};
 use crate::engine::server::Server;
-use crate::engine::{Engine, postgres, redis};
+use crate::engine::{Engine, native, postgres, redis};
 use crate::files;
 use crate::instance::lock::Lock;
 use crate::instance::{EngineKind, Instance, registry};
@@ -44,9 +47,11 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
     let names = engine.all_services().await?;
     let running = engine.running(&cx.stack).await?;
     let aside = instance.data_folder().join(ASIDE);
+    let kept = if args.volumes { engine.aside().await? } else { Vec::new() };
     let before = before(cx, args, &names, &running)?;
     if args.dry_run {
         before.plan()?;
+        plan_kept(&kept)?;
         for name in &names {
             let running = running.iter().any(|server| server.service == *name);
             let data = if args.volumes { "remove its data" } else { "keep its data" };
@@ -62,6 +67,7 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
     }
     if args.volumes && (!names.is_empty() || (args.discard && aside.exists())) {
         list_data(cx, &instance, &names, &running).await?;
+        tell_upgrades(&instance, &kept)?;
         ui::tell(match args.discard {
             true => "They are gone for good (`--discard`).",
             false => "They are put aside: `cargo xtask down --undo` brings them back.",
@@ -90,9 +96,11 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
         if let Some(elsewhere) = &instance.identity.data_elsewhere {
             files::remove_folder(elsewhere)?;
         }
+        State::forget(&instance)?;
         files::remove_if_present(&instance.folder.join("instance.json"))?;
         ui::tell(format!("{} is down: {services} stopped, all data removed", cx.stack.name));
     } else if names.is_empty() {
+        State::forget(&instance)?;
         ui::tell(format!("{} has no data to remove", cx.stack.name));
     } else {
         put_aside(&instance, &names)?;
@@ -112,15 +120,18 @@ pub async fn run(cx: &Context, args: &DownArgs) -> Result<Exit> {
 async fn remove_containers(cx: &Context, args: &DownArgs, docker: &Docker<'_>, lock: &Lock) -> Result<Exit> {
     let look = docker.look().await?;
     let running = look.containers.iter().filter(|container| container.is_running()).count();
-    let servers = Engine::of(docker.repository, docker.stack, docker.instance).running(docker.stack).await?;
+    let engine = Engine::of(docker.repository, docker.stack, docker.instance);
+    let servers = engine.running(docker.stack).await?;
     let sizes = if args.volumes { docker.volume_sizes().await? } else { BTreeMap::new() };
     // Compose makes the volumes of the whole file: what was never used is not worth a word.
     let is_used = |volume: &&Volume| sizes.get(&volume.name).is_none_or(|size| size != "0B");
     let used: Vec<&Volume> = look.volumes.iter().filter(is_used).collect();
     let volumes: Vec<String> = used.iter().map(|volume| named(cx, volume).to_owned()).collect();
+    let kept = if args.volumes { engine.aside().await? } else { Vec::new() };
     let before = before(cx, args, &volumes, &servers)?;
     if args.dry_run {
         before.plan()?;
+        plan_kept(&kept)?;
         for container in &look.containers {
             let stop = if container.is_running() { "stop, " } else { "" };
             ui::data(&format!("  {}: {stop}remove the container\n", container.service))?;
@@ -130,8 +141,10 @@ async fn remove_containers(cx: &Context, args: &DownArgs, docker: &Docker<'_>, l
         }
         return Ok(Exit::Done);
     }
-    if args.volumes && !look.volumes.is_empty() {
+    if args.volumes && (!look.volumes.is_empty() || !kept.is_empty()) {
         list_volumes(cx, &used, &sizes, &servers).await?;
+        tell_upgrades(docker.instance, &kept)?;
+        ui::tell("They are gone for good: a volume of Docker cannot be put aside.");
         before.tell();
         agree(cx, args).await?;
         before.take(cx, docker.instance, BEFORE_DOWN).await?;
@@ -147,8 +160,12 @@ async fn remove_containers(cx: &Context, args: &DownArgs, docker: &Docker<'_>, l
         ));
         return Ok(Exit::Done);
     }
+    State::forget(docker.instance)?;
     if !look.volumes.is_empty() {
         docker.remove_volumes(&look.volumes, lock.share()?).await?;
+    }
+    for one in &kept {
+        engine.drop_aside(one).await?;
     }
     registry::forget(&registry::folder_of(docker.instance))?;
     files::remove_if_present(&docker.instance.folder.join("instance.json"))?;
@@ -213,7 +230,6 @@ async fn list_volumes(
         ]);
     }
     tell_list(cx, EngineKind::Docker, rows);
-    ui::tell("They are gone for good: a volume of Docker cannot be put aside.");
     Ok(())
 }
 
@@ -246,6 +262,28 @@ async fn list_data(cx: &Context, instance: &Instance, names: &[String], running:
     Ok(())
 }
 
+/// What upgrades have left: it goes with the rest.
+fn tell_upgrades(instance: &Instance, kept: &[Aside]) -> Result<()> {
+    if !kept.is_empty() {
+        ui::tell(format!("and what upgrades have replaced and kept:\n\n{}", kept::listed(kept)));
+    }
+    if let Some(state) = State::read(instance)? {
+        ui::tell(format!(
+            "The upgrade of {} to PostgreSQL {} that was interrupted is given up; its backup `{}` stays.",
+            state.names(),
+            state.to,
+            state.backup
+        ));
+    }
+    Ok(())
+}
+
+/// As [`tell_upgrades`], for a dry run.
+fn plan_kept(kept: &[Aside]) -> Result<()> {
+    kept.iter()
+        .try_for_each(|one| ui::data(&format!("  {}: remove what an upgrade has kept: {}\n", one.service, one.place)))
+}
+
 /// Asks a person, by the stack's name.
 async fn agree(cx: &Context, args: &DownArgs) -> Result<()> {
     if args.yes {
@@ -263,6 +301,7 @@ fn put_aside(instance: &Instance, names: &[String]) -> Result<()> {
     let aside = instance.data_folder().join(ASIDE);
     let partial = instance.data_folder().join(format!("{ASIDE}.partial"));
     files::create_folder(&partial)?;
+    State::put_into(instance, &partial)?;
     for name in names.iter().filter(|name| instance.service_folder(name).exists()) {
         let target = partial.join(name);
         files::remove_folder(&target)?;
@@ -292,13 +331,16 @@ async fn undo(cx: &Context) -> Result<Exit> {
             found.push((entry.path(), entry.file_name().to_string_lossy().into_owned()));
         }
     }
+    found.retain(|(_, name)| name != state::FILE);
     if found.is_empty() {
         bail!(Failure::new(Exit::Failed, format!("{} has nothing to bring back", cx.stack.name)));
     }
     let in_the_way: Vec<&str> = found
         .iter()
         .filter(|(_, name)| {
-            data_folder(&instance, name).exists() || Record::path(&instance.service_folder(name)).exists()
+            let folder = instance.service_folder(name);
+            let has_kept = !native::aside::folders(&folder).is_empty();
+            data_folder(&instance, name).exists() || Record::path(&folder).exists() || has_kept
         })
         .map(|(_, name)| name.as_str())
         .collect();
@@ -308,6 +350,9 @@ async fn undo(cx: &Context) -> Result<Exit> {
                 .body(format!("  those put aside stay in {}", cx.relative(&asides[0]).display()))
                 .hint("stop the stack and exchange the folders by hand if the old data are wanted")
         );
+    }
+    for aside in &asides {
+        State::bring_back(&instance, aside)?;
     }
     for (path, name) in &found {
         files::remove_folder(&instance.service_folder(name))?;

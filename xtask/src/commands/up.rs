@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::cli::UpArgs;
 use crate::commands::ports::{fix, tell_change};
+use crate::commands::upgrade::state as upgrade;
 use crate::context::Context;
 use crate::engine::choice::{self, Choice};
 use crate::engine::docker::images::Image;
@@ -38,7 +39,7 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     let lock = cx.lock().await?;
     let existing = cx.instance()?;
     if let Some(instance) = &existing {
-        super::upgrade::refuse_if_interrupted(cx, instance)?;
+        upgrade::refuse_if_interrupted(cx, instance)?;
     }
     let choice = choose(cx, args, existing.as_ref(), &selected, cx.offline).await?;
     let is_first = existing.is_none();
@@ -50,6 +51,9 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
         Some(instance) => instance,
         None => create(cx, choice.engine).await?,
     };
+    if is_first {
+        upgrade::forget_of_another(&instance)?;
+    }
     instance.save()?;
     if let Err(error) = registry::note(&instance) {
         ui::tell(format!("note: other checkouts cannot look this instance up: {error:#}"));

@@ -2,13 +2,13 @@
 //! runs once more and is backed up; a new one is made and gets the backup, compared as every restore is; the old data
 //! are kept until somebody drops them. What was interrupted, the next call finishes.
 
-mod kept;
+pub mod kept;
+pub mod state;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::backup::{Order, take_set};
@@ -30,20 +30,10 @@ use crate::instance::{EngineKind, Instance};
 use crate::stack::fault::Faults;
 use crate::stack::{Service, Stack, images};
 use crate::ui::{self, Exit, Failure, table, units};
+use state::State;
 
-/// In the instance's folder while an upgrade is under way.
-const STATE: &str = "upgrade.json";
 /// Beside the committed file, for as long as the old server runs.
 const COMPOSE_FILE: &str = ".compose-upgrade.yaml";
-
-/// An upgrade whose backup is whole: from here on there is no way but forward.
-#[derive(Debug, Serialize, Deserialize)]
-struct State {
-    /// Short name → the major version that its data are of.
-    from: BTreeMap<String, u32>,
-    to: u32,
-    backup: String,
-}
 
 pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     let begun = Instant::now();
@@ -57,7 +47,7 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
         return kept::drop_old(cx, args, &instance, &engine).await;
     }
     let store = Store::of(&cx.repository, &cx.stack.name);
-    let state = match read(&instance)? {
+    let state = match State::read(&instance)? {
         Some(state) => {
             ui::tell("an upgrade was interrupted; it goes on from its backup");
             state
@@ -77,8 +67,8 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
                 return Ok(Exit::Done);
             }
             let backup = back_up(cx, &instance, &from, to, &store, &lock).await?;
-            let state = State { from, to, backup };
-            files::write_json(&instance.folder.join(STATE), &state)?;
+            let state = State::of(&instance, from, to, backup);
+            state.write(&instance)?;
             state
         }
     };
@@ -109,7 +99,7 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     let places = places(cx, &instance, &names).await?;
     let ready = database::prepare_all(&sources, &places, "restoring").await?;
     let swapped = swap_all(&sources, &places, ready).await?;
-    files::remove_if_present(&instance.folder.join(STATE))?;
+    State::forget(&instance)?;
     if args.json {
         let upgraded: Vec<Value> = sources
             .iter()
@@ -148,24 +138,6 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
         units::seconds(begun.elapsed()),
     ));
     Ok(Exit::Done)
-}
-
-fn read(instance: &Instance) -> Result<Option<State>> {
-    files::read_json(&instance.folder.join(STATE))
-}
-
-/// An empty new server must not be taken for the database: `up` waits for the upgrade.
-pub fn refuse_if_interrupted(cx: &Context, instance: &Instance) -> Result<()> {
-    let Some(state) = read(instance)? else { return Ok(()) };
-    let names: Vec<&str> = state.from.keys().map(String::as_str).collect();
-    bail!(
-        Failure::new(
-            Exit::Refused,
-            format!("an upgrade of {} to PostgreSQL {} was interrupted", names.join(", "), state.to)
-        )
-        .body(format!("  nothing is lost: the data are in the backup `{}`, and the old ones are kept", state.backup))
-        .hint(format!("`cargo xtask upgrade{}` goes on", cx.stack_option()))
-    )
 }
 
 /// Databases whose data are older than the manifest asks for, and what it asks for.

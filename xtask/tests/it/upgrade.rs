@@ -166,6 +166,53 @@ fn a_second_upgrade_from_the_same_version_keeps_its_own_data() {
     }
 }
 
+/// What PostgreSQL 15 takes in its configuration, and 18 does not: its server never starts.
+const NOT_FOR_18: &str = "old_snapshot_threshold = -1\n";
+
+/// From now on an upgrade ends where the new server should start.
+fn break_18(checkout: &Checkout) {
+    checkout.append("docker/postgres/postgresql.conf", NOT_FOR_18);
+}
+
+fn mend_18(checkout: &Checkout) {
+    checkout.replace("docker/postgres/postgresql.conf", NOT_FOR_18, "");
+}
+
+#[test]
+fn an_upgrade_that_is_given_up_goes_with_its_data() {
+    for engine in [Engine::Native, Engine::Docker] {
+        let Some(mut checkout) = on_15(engine) else { continue };
+        ask_for_18(&mut checkout);
+        break_18(&checkout);
+        checkout.run(&["upgrade"]).exits(1).says("old_snapshot_threshold");
+        checkout.run(&["up", "game"]).exits(4).says("nanika` goes on");
+        checkout.run(&["upgrade", "--drop-old"]).exits(4).says("still needed");
+        let kept_one = kept(&checkout, engine);
+        assert_eq!(kept_one.len(), 1);
+        let down = checkout.run(&["down", "--volumes"]).exits(4);
+        down.says("what upgrades have replaced and kept").says(&kept_one[0]).says("is given up; its backup");
+        let down = ["down", "--volumes", "--yes", "--no-backup"];
+        checkout.run(&[&down[..], &["--dry-run"]].concat()).ok().says(&kept_one[0]);
+        if engine == Engine::Native {
+            checkout.run(&down).ok();
+            assert_eq!(fs::read_dir(checkout.data_folder("nanika").join("game")).map(Iterator::count).unwrap_or(0), 0);
+            checkout.run(&["down", "--undo"]).ok();
+            assert_eq!(kept(&checkout, engine), kept_one);
+            checkout.run(&["up", "game"]).exits(4).says("nanika` goes on");
+            checkout.run(&[&down[..], &["--discard"]].concat()).ok();
+        } else {
+            checkout.run(&down).ok();
+            assert_eq!(kept(&checkout, engine), [""; 0]);
+        }
+        mend_18(&checkout);
+        checkout.run(&["up", "game"]).ok();
+        checkout.run(&["up", "game"]).ok().says("unchanged");
+        checkout.run(&["upgrade"]).ok().says("nothing to upgrade");
+        checkout.run(&["upgrade", "--drop-old"]).ok().says("no upgrade has left old data");
+        assert_eq!(rows(&checkout), "0 0", "they are new ones");
+    }
+}
+
 /// Not every build has ICU: then it is told, and the rows move all the same.
 #[test]
 fn a_locale_of_ones_own_comes_back_and_moves_along() {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::read;
+use super::state::State;
 use crate::cli::UpgradeArgs;
 use crate::context::Context;
 use crate::engine::Engine;
@@ -11,7 +11,7 @@ use crate::instance::Instance;
 use crate::ui::{self, Exit, Failure, table, units};
 
 pub async fn drop_old(cx: &Context, args: &UpgradeArgs, instance: &Instance, engine: &Engine<'_>) -> Result<Exit> {
-    if read(instance)?.is_some() {
+    if State::read(instance)?.is_some() {
         bail!(
             Failure::new(Exit::Refused, "an upgrade was interrupted: what it replaces is still needed")
                 .hint(format!("`cargo xtask upgrade{}` goes on", cx.stack_option()))
@@ -35,7 +35,7 @@ pub async fn drop_old(cx: &Context, args: &UpgradeArgs, instance: &Instance, eng
 }
 
 /// A line for each.
-fn listed(aside: &[Aside]) -> String {
+pub fn listed(aside: &[Aside]) -> String {
     let rows = aside.iter().map(|one| {
         vec![
             one.service.clone(),

@@ -1,0 +1,100 @@
+//! An upgrade that was begun, as it is written down from the moment there is no way but forward. It is about data, and goes
+//! where they go.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::files;
+use crate::instance::Instance;
+use crate::ui::{Exit, Failure};
+
+/// In the instance's folder while an upgrade is under way.
+pub const FILE: &str = "upgrade.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The id of the instance whose data it is about. Earlier versions of the helper did not say.
+    #[serde(default)]
+    instance: Option<String>,
+    /// Short name → the major version that its data are of.
+    pub from: BTreeMap<String, u32>,
+    pub to: u32,
+    pub backup: String,
+}
+
+impl State {
+    pub fn of(instance: &Instance, from: BTreeMap<String, u32>, to: u32, backup: String) -> State {
+        State { instance: Some(instance.identity.id.clone()), from, to, backup }
+    }
+
+    /// The one that was interrupted. What another instance has left is removed: its data are gone.
+    pub fn read(instance: &Instance) -> Result<Option<State>> {
+        let state: Option<State> = files::read_json(&path(instance))?;
+        match state.as_ref().and_then(|state| state.instance.as_ref()) {
+            Some(id) if *id != instance.identity.id => {
+                State::forget(instance)?;
+                Ok(None)
+            }
+            _ => Ok(state),
+        }
+    }
+
+    pub fn write(&self, instance: &Instance) -> Result<()> {
+        files::write_json(&path(instance), self)
+    }
+
+    pub fn forget(instance: &Instance) -> Result<()> {
+        files::remove_if_present(&path(instance))
+    }
+
+    /// Moves it into the folder that the data are put into.
+    pub fn put_into(instance: &Instance, folder: &Path) -> Result<()> {
+        move_file(&path(instance), &folder.join(FILE))
+    }
+
+    /// Brings it back out of that folder.
+    pub fn bring_back(instance: &Instance, folder: &Path) -> Result<()> {
+        move_file(&folder.join(FILE), &path(instance))
+    }
+
+    pub fn names(&self) -> String {
+        self.from.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn path(instance: &Instance) -> PathBuf {
+    instance.folder.join(FILE)
+}
+
+/// To another file system as well; where there is none, nothing happens.
+fn move_file(from: &Path, to: &Path) -> Result<()> {
+    if let Some(state) = files::read_json::<State>(from)? {
+        files::write_json(to, &state)?;
+    }
+    files::remove_if_present(from)
+}
+
+/// Of a new instance, whatever is there is about data that are gone.
+pub fn forget_of_another(instance: &Instance) -> Result<()> {
+    match State::read(instance)? {
+        Some(state) if state.instance.is_none() => State::forget(instance),
+        _ => Ok(()),
+    }
+}
+
+/// An empty new server must not be taken for the database: `up` waits for the upgrade.
+pub fn refuse_if_interrupted(cx: &Context, instance: &Instance) -> Result<()> {
+    let Some(state) = State::read(instance)? else { return Ok(()) };
+    bail!(
+        Failure::new(
+            Exit::Refused,
+            format!("an upgrade of {} to PostgreSQL {} was interrupted", state.names(), state.to)
+        )
+        .body(format!("  nothing is lost: the data are in the backup `{}`, and the old ones are kept", state.backup))
+        .hint(format!("`cargo xtask upgrade{}` goes on", cx.stack_option()))
+    )
+}
