@@ -273,6 +273,9 @@ pub struct UpgradeArgs {
     /// Drop the data that upgrades have replaced
     #[arg(long)]
     pub drop_old: bool,
+    /// Cut the connections of the old servers' clients, instead of refusing while there are some
+    #[arg(long, conflicts_with = "drop_old")]
+    pub force: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

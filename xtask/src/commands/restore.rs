@@ -261,7 +261,7 @@ pub async fn places(cx: &Context, instance: &Instance, names: &[String]) -> Resu
     Ok(places)
 }
 
-fn server(place: &Place) -> swap::Server<'_> {
+pub fn server(place: &Place) -> swap::Server<'_> {
     swap::Server { door: &place.door, user: &place.login.user, name: &place.name }
 }
 

@@ -3,37 +3,29 @@
 //! are kept until somebody drops them. What was interrupted, the next call finishes.
 
 pub mod kept;
+mod old;
 pub mod state;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::backup::{Order, take_set};
 use super::restore::{places, swap_all, tell_locales};
 use super::up;
 use crate::cli::UpgradeArgs;
-use crate::context::{Context, configuration_failure};
-use crate::data::backup::store::{Kept, Store, Verified};
-use crate::data::backup::verify;
+use crate::context::Context;
+use crate::data::backup::store::Store;
 use crate::data::restore::database;
+use crate::data::restore::swap::Connected;
 use crate::engine::Engine;
-use crate::engine::aside::Note;
-use crate::engine::docker::Docker;
-use crate::engine::native::Native;
-use crate::files;
+use crate::engine::aside::{Aside, Note};
+use crate::instance::Instance;
 use crate::instance::known::Known;
-use crate::instance::lock::Lock;
-use crate::instance::{EngineKind, Instance};
-use crate::stack::fault::Faults;
-use crate::stack::{Service, Stack, images};
+use crate::stack::Service;
 use crate::ui::{self, Exit, Failure, table, units};
 use state::State;
-
-/// Beside the committed file, for as long as the old server runs.
-const COMPOSE_FILE: &str = ".compose-upgrade.yaml";
 
 pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     let begun = Instant::now();
@@ -47,7 +39,12 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
         return kept::drop_old(cx, args, &instance, &engine).await;
     }
     let store = Store::of(&cx.repository, &cx.stack.name);
-    let state = match State::read(&instance)? {
+    let state = match interrupted(cx, args, &instance, &engine).await? {
+        Some(state) if args.dry_run => {
+            let backup = state.backup;
+            ui::data(&format!("  an upgrade was interrupted: it goes on from its backup `{backup}`\n"))?;
+            return Ok(Exit::Done);
+        }
         Some(state) => {
             ui::tell("an upgrade was interrupted; it goes on from its backup");
             state
@@ -66,8 +63,11 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
                 }
                 return Ok(Exit::Done);
             }
-            let backup = back_up(cx, &instance, &from, to, &store, &lock).await?;
-            let state = State::of(&instance, from, to, backup);
+            let connected = if args.force { Connected::Cut } else { Connected::Refuse };
+            let backed_up = old::back_up(cx, &instance, &from, to, &store, connected, &lock).await?;
+            let names: Vec<String> = from.keys().cloned().collect();
+            engine.stop(&names, &lock).await?;
+            let state = State::of(&instance, from, to, backed_up.backup);
             state.write(&instance)?;
             state
         }
@@ -80,12 +80,13 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
         .collect();
     let names: Vec<String> = services.iter().map(|service| service.short_name.clone()).collect();
     let majors = engine.majors(&cx.stack).await?;
-    for service in &services {
+    let is_old = |service: &&&Service| majors.get(&service.short_name) == state.from.get(&service.short_name);
+    let old: Vec<&Service> = services.iter().filter(is_old).copied().collect();
+    let old_names: Vec<String> = old.iter().map(|service| service.short_name.clone()).collect();
+    engine.stop(&old_names, &lock).await?;
+    for service in old {
         let major = state.from.get(&service.short_name).copied().unwrap_or_default();
-        if majors.get(&service.short_name) == Some(&major) {
-            engine.stop(std::slice::from_ref(&service.short_name), &lock).await?;
-            engine.put_aside(service, &Note { major, backup: state.backup.clone() }).await?;
-        }
+        engine.put_aside(service, &Note { major, backup: state.backup.clone() }).await?;
     }
     Known::forget(&instance)?;
     if let Engine::Docker(docker) = &engine {
@@ -140,6 +141,47 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// The upgrade that goes on. One that has put nothing aside yet is begun anew: the old servers may have run on since its
+/// backup.
+async fn interrupted(
+    cx: &Context,
+    args: &UpgradeArgs,
+    instance: &Instance,
+    engine: &Engine<'_>,
+) -> Result<Option<State>> {
+    let Some(state) = State::read(instance)? else { return Ok(None) };
+    let majors = engine.majors(&cx.stack).await?;
+    if state.from.iter().all(|(name, major)| majors.get(name) == Some(major)) {
+        if !args.dry_run {
+            let aside = engine.aside().await?;
+            let is_copy = |one: &&Aside| one.note.as_ref().is_some_and(|note| note.backup == state.backup);
+            for copy in aside.iter().filter(is_copy) {
+                engine.drop_aside(copy).await?;
+            }
+            State::forget(instance)?;
+        }
+        return Ok(None);
+    }
+    let asked = cx.stack.databases().filter(|(service, _)| state.from.contains_key(&service.short_name));
+    if let Some((_, postgres)) = asked.into_iter().find(|(_, postgres)| postgres.major != state.to) {
+        let (names, to, option) = (state.names(), state.to, cx.stack_option());
+        let title = format!("an upgrade of {names} to PostgreSQL {to} was interrupted");
+        bail!(
+            Failure::new(Exit::Refused, title)
+                .body(format!(
+                    "  the manifest asks for {} now, and some of the data are put aside already\n",
+                    postgres.major
+                ))
+                .hint(format!(
+                    "set `postgres.major = {to}` to go on; `cargo xtask down --volumes{option}` gives it up, and the \
+                     backup `{}` stays",
+                    state.backup
+                ))
+        );
+    }
+    Ok(Some(state))
+}
+
 /// Databases whose data are older than the manifest asks for, and what it asks for.
 async fn outdated(cx: &Context, engine: &Engine<'_>) -> Result<Option<(BTreeMap<String, u32>, u32)>> {
     let mut from = BTreeMap::new();
@@ -161,78 +203,4 @@ async fn outdated(cx: &Context, engine: &Engine<'_>) -> Result<Option<(BTreeMap<
         }
     }
     Ok((!from.is_empty()).then_some((from, wanted)))
-}
-
-/// Runs the old servers and backs them up, proven byte for byte. Gives the backup's name.
-async fn back_up(
-    cx: &Context,
-    instance: &Instance,
-    from: &BTreeMap<String, u32>,
-    to: u32,
-    store: &Store,
-    lock: &Lock,
-) -> Result<String> {
-    let mut majors: Vec<u32> = from.values().copied().collect();
-    majors.dedup();
-    let [major] = majors[..] else {
-        bail!(Failure::new(Exit::Failed, "the databases are of several older versions: upgrade them one by one"))
-    };
-    let services: Vec<&Service> =
-        cx.stack.databases().map(|(service, _)| service).filter(|one| from.contains_key(&one.short_name)).collect();
-    let names: Vec<String> = services.iter().map(|service| service.short_name.clone()).collect();
-    ui::tell(format!("{}: PostgreSQL {major} → {to}, with a backup in between\n\n", names.join(", ")));
-    let stack = old_stack(cx, &services, major)?;
-    let old: Vec<&Service> = stack.services.iter().filter(|one| from.contains_key(&one.short_name)).collect();
-    let engine = match instance.identity.engine {
-        EngineKind::Native => Engine::Native(Native { repository: &cx.repository, stack: &stack, instance }),
-        EngineKind::Docker => {
-            let mut docker = Docker::new(&cx.repository, &stack, instance);
-            docker.compose_file.set_file_name(COMPOSE_FILE);
-            Engine::Docker(docker)
-        }
-    };
-    if let Engine::Docker(docker) = &engine {
-        docker.write_compose_file()?;
-    }
-    let started = up::start(cx, &engine, &old, lock).await;
-    let label = format!("before-upgrade-{major}-to-{to}");
-    let taken = match started {
-        Ok(()) => take_set(cx, instance, store, &Order::full(&services, Some(&label))).await,
-        Err(error) => Err(error),
-    };
-    if let Engine::Docker(docker) = &engine {
-        files::remove_if_present(&cx.repository.root.join(&docker.compose_file))?;
-    }
-    let (taken, _) = taken?;
-    let kept: Vec<Kept> = taken.into_iter().map(|taken| taken.kept).collect();
-    let backup = kept.first().context("nothing was backed up")?.backup.clone();
-    tokio::task::spawn_blocking(move || {
-        for kept in &kept {
-            verify::content(kept, None)?;
-            kept.note_verified(&Verified { at: jiff::Timestamp::now(), was_restored: false })?;
-        }
-        Ok::<_, anyhow::Error>(())
-    })
-    .await??;
-    Ok(backup)
-}
-
-/// The stack as it was: with the old major version, from a pinned image of it.
-fn old_stack(cx: &Context, services: &[&Service], major: u32) -> Result<Stack> {
-    let mut faults = Faults::default();
-    let images = images::read(&cx.repository.root, &mut faults);
-    if !faults.0.is_empty() {
-        bail!(configuration_failure(faults));
-    }
-    let service = services.first().context("there is nothing to upgrade")?;
-    let is_old = |image: &&images::Image| {
-        image.name == service.image.name && image.tag.split(['.', '-']).next() == Some(&major.to_string())
-    };
-    let image = images.values().find(is_old).cloned().unwrap_or_else(|| service.image.clone());
-    // Whoever runs images of their own, without a digest, has the old one without it as well.
-    let reference = match cx.stack.image_of(service).contains('@') {
-        true => image.to_string(),
-        false => format!("{}:{}", image.name, image.tag),
-    };
-    Ok(cx.stack.with_postgres(major, &image, &reference))
 }

@@ -4,6 +4,7 @@
 pub mod address;
 pub mod backup;
 pub mod checks;
+pub mod hold;
 pub mod locale;
 pub mod merge;
 pub mod migrate;

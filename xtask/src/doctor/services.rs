@@ -70,7 +70,8 @@ pub async fn containers(docker: &Docker<'_>) -> Result<Vec<Finding>> {
             findings.push(Finding::new("container-paused", Level::Warning, text).fix("`cargo xtask up`"));
         }
     }
-    for (service, major, wanted) in docker.foreign_majors(&look).await? {
+    let majors = docker.majors(&look).await?;
+    for (service, major, wanted) in majors.into_iter().filter(|(_, found, wanted)| found != wanted) {
         let text = format!(
             "the data of `{service}` are PostgreSQL {major}'s, and {} asks for {wanted}",
             docker.stack.manifest_file.display()

@@ -121,8 +121,8 @@ impl<'a> Engine<'a> {
                 }
             }
             Engine::Docker(docker) => {
-                let foreign = docker.foreign_majors(&docker.look().await?).await?;
-                majors.extend(foreign.into_iter().map(|(name, found, _)| (name, found)));
+                let stopped = docker.majors(&docker.look().await?).await?;
+                majors.extend(stopped.into_iter().map(|(name, found, _)| (name, found)));
             }
         }
         Ok(majors)

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::support::{Checkout, Engine, docker, finish, has_postgres_15, local_images, signal, skip, skip_docker};
+use crate::support::{
+    Checkout, Engine, docker, finish, has_postgres_15, local_images, signal, skip, skip_docker, wait_until,
+};
 
 /// Nanika on PostgreSQL 15, seeded; nothing where that cannot be.
 fn on_15(engine: Engine) -> Option<Checkout> {
@@ -269,6 +271,115 @@ fn a_locale_of_ones_own_comes_back_and_moves_along() {
         }
         checkout.run(&["down"]).code.into_iter().for_each(drop);
     }
+}
+
+/// What was put aside stays so, and the backup is what the new server gets.
+#[test]
+fn an_upgrade_that_failed_half_way_goes_on_once_that_is_mended() {
+    for engine in [Engine::Native, Engine::Docker] {
+        let Some(mut checkout) = on_15(engine) else { continue };
+        let before = rows(&checkout);
+        ask_for_18(&mut checkout);
+        break_18(&checkout);
+        checkout.run(&["upgrade"]).exits(1).says("old_snapshot_threshold");
+        let kept_one = kept(&checkout, engine);
+        ask_for(&mut checkout, 15, 18);
+        checkout.run(&["upgrade"]).exits(4).says("set `postgres.major = 18` to go on").says("before-upgrade-15-to-18");
+        ask_for_18(&mut checkout);
+        checkout.run(&["upgrade", "--dry-run"]).ok().says("goes on from its backup");
+        mend_18(&checkout);
+        checkout.run(&["upgrade"]).ok().says("goes on from its backup");
+        assert_eq!(rows(&checkout), before);
+        assert_eq!(kept(&checkout, engine), kept_one);
+    }
+}
+
+/// As long as the old servers have all that there is, they may have run on since the backup.
+#[test]
+fn a_backup_of_an_upgrade_that_moved_nothing_is_not_trusted() {
+    for engine in [Engine::Native, Engine::Docker] {
+        let Some(mut checkout) = on_15(engine) else { continue };
+        let taken = checkout.run(&["backup", "game", "--json"]).ok().json();
+        let folder = checkout.root.join(".xtask/nanika");
+        let instance: serde_json::Value =
+            serde_json::from_slice(&fs::read(folder.join("instance.json")).unwrap()).unwrap();
+        let state = serde_json::json!({
+            "instance": instance["id"], "from": { "game": 15 }, "to": 18,
+            "backup": taken["backups"][0]["manifest"]["backup"],
+        });
+        checkout.sql("game", "CREATE TABLE later AS SELECT 1 AS number");
+        let write = || fs::write(folder.join("upgrade.json"), state.to_string()).unwrap();
+        write();
+        checkout.run(&["upgrade"]).ok().says("nothing to upgrade");
+        assert!(!folder.join("upgrade.json").exists());
+        write();
+        ask_for_18(&mut checkout);
+        checkout.run(&["upgrade", "--dry-run"]).ok().says("game: PostgreSQL 15 → 18");
+        checkout.run(&["upgrade"]).ok();
+        assert_eq!(checkout.sql("game", "SELECT number FROM later"), "1");
+    }
+}
+
+/// Whoever is connected is named; and with `--force`, what the old server has told as done is what the new one has.
+#[test]
+fn no_row_is_lost_that_an_old_server_took() {
+    for engine in [Engine::Native, Engine::Docker] {
+        let Some(mut checkout) = on_15(engine) else { continue };
+        checkout.sql("game", "CREATE TABLE ticks (tick int)");
+        ask_for_18(&mut checkout);
+        let mut reader = checkout.spawn(&["psql", "game", "-XAtc", "SELECT pg_sleep(600)"]);
+        wait_until("somebody is connected", || {
+            checkout.sql("game", "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'") == "1"
+        });
+        checkout.run(&["upgrade"]).exits(4).says("`game` is in use by 1 client").says("`--force`");
+        assert!(checkout.sql("game", "SHOW server_version").starts_with("15."));
+        reader.kill().unwrap();
+        reader.wait().unwrap();
+
+        let is_over = AtomicBool::new(false);
+        let acknowledged = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut acknowledged = Vec::new();
+                for tick in 0.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let insert = format!("INSERT INTO ticks VALUES ({tick})");
+                    if checkout.run(&["psql", "game", "-XAtc", &insert]).code == Some(0) {
+                        acknowledged.push(tick.to_string());
+                    }
+                }
+                acknowledged
+            });
+            std::thread::sleep(Duration::from_millis(300));
+            let upgraded = checkout.run(&["upgrade", "--force"]);
+            is_over.store(true, Ordering::Relaxed);
+            let acknowledged = writer.join().unwrap();
+            upgraded.ok().says("`game` changed since the backup began");
+            acknowledged
+        });
+        assert!(acknowledged.len() > 1, "{acknowledged:?}");
+        let there = checkout.sql("game", "SELECT tick FROM ticks");
+        let there: Vec<&str> = there.lines().collect();
+        let lost: Vec<&String> = acknowledged.iter().filter(|tick| !there.contains(&tick.as_str())).collect();
+        assert!(lost.is_empty(), "{lost:?} of {}", acknowledged.len());
+    }
+}
+
+/// One that no client holds is found by the lock that it keeps others from.
+#[test]
+fn a_prepared_transaction_is_named_before_anything_is_moved() {
+    let Some(mut checkout) = on_15(Engine::Native) else { return };
+    checkout.append("docker/postgres/postgresql.conf", "max_prepared_transactions = 2\n");
+    checkout.run(&["up", "game"]).ok();
+    checkout.sql("game", "CREATE TABLE ticks (tick int)");
+    checkout.sql("game", "BEGIN; INSERT INTO ticks VALUES (1); PREPARE TRANSACTION 'left'");
+    ask_for_18(&mut checkout);
+    let refused = checkout.run(&["upgrade"]).exits(4).says("`game` is being written to, nothing was changed");
+    refused.says("a prepared transaction, which `ROLLBACK PREPARED 'left'` ends");
+    checkout.sql("game", "COMMIT PREPARED 'left'");
+    checkout.run(&["upgrade"]).ok();
+    assert_eq!(checkout.sql("game", "SELECT tick FROM ticks"), "1");
 }
 
 /// Killed at any moment, the next `upgrade` finishes, and `up` never starts an empty server in between.

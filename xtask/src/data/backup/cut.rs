@@ -196,6 +196,18 @@ fn text(row: &PgRow, index: usize) -> Result<String, sqlx::Error> {
     row.try_get::<&str, _>(index).map(str::to_owned)
 }
 
+/// What the server sees now; `None` where the role may not ask for all of it.
+pub async fn standing(connection: &mut PgConnection) -> Result<Option<Standing>> {
+    let row = sqlx::raw_sql(STANDING).fetch_one(connection).await?;
+    Ok(match row.try_get::<Option<&str>, _>(1)? {
+        Some(since) => {
+            let within = format!("{since} {}", READS_THE_SAME.1);
+            Some(Standing { within, snapshot: text(&row, 0)? })
+        }
+        None => None,
+    })
+}
+
 async fn facts(connection: &mut PgConnection) -> Result<Facts> {
     let row = sqlx::raw_sql(FACTS).fetch_one(&mut *connection).await?;
     let mut migrations = Vec::new();
@@ -206,14 +218,7 @@ async fn facts(connection: &mut PgConnection) -> Result<Facts> {
         let versions: Result<Vec<i64>> = rows.iter().map(|row| Ok(text(row, 0)?.parse()?)).collect();
         migrations.push(History { table, versions: versions? });
     }
-    let standing = sqlx::raw_sql(STANDING).fetch_one(&mut *connection).await?;
-    let standing = match standing.try_get::<Option<&str>, _>(1)? {
-        Some(since) => {
-            let within = format!("{since} {}", READS_THE_SAME.1);
-            Some(Standing { within, snapshot: text(&standing, 0)? })
-        }
-        None => None,
-    };
+    let standing = standing(connection).await?;
     let counters = sqlx::raw_sql(COUNTERS).fetch_all(&mut *connection).await?;
     let counters = counters
         .iter()

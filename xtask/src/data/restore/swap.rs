@@ -24,6 +24,10 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// Of a name, in bytes (`NAMEDATALEN` - 1).
 const NAME_LIMIT: usize = 63;
 
+/// Of a row of `pg_stat_activity`: who it is.
+pub const CLIENT: &str = "concat(coalesce(nullif(application_name, ''), 'a client without a name'), ' (pid ', pid, ', user ', \
+    usename, ', since ', to_char(backend_start, 'HH24:MI:SS'), ')')";
+
 /// A database that a restore has replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Old {
@@ -61,8 +65,7 @@ impl Server<'_> {
     pub async fn clients(&self, database: &str) -> Result<Vec<String>> {
         let mut admin = self.admin().await?;
         let sql = format!(
-            "SELECT concat(coalesce(nullif(application_name, ''), 'a client without a name'), ' (pid ', pid, ', user ', \
-             usename, ', since ', to_char(backend_start, 'HH24:MI:SS'), ')') FROM pg_stat_activity \
+            "SELECT {CLIENT} FROM pg_stat_activity \
              WHERE datname = {} AND backend_type = 'client backend' ORDER BY backend_start",
             literal(database)
         );

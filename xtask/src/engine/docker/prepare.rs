@@ -166,9 +166,9 @@ impl Docker<'_> {
         Ok(refused)
     }
 
-    /// Services whose volume was made by another major version than the manifest's: short name, found, wanted. Volumes of
+    /// Services whose volume holds a cluster: short name, the major version that made it, and the manifest's. Volumes of
     /// running servers are not looked into: those run.
-    pub async fn foreign_majors(&self, look: &Look) -> Result<Vec<(String, u32, u32)>> {
+    pub async fn majors(&self, look: &Look) -> Result<Vec<(String, u32, u32)>> {
         let databases = self.stack.databases().filter_map(|(service, postgres)| {
             let name = format!("{}_{}", self.project, service.volume.as_ref()?);
             let runs = container_of(&look.containers, service).is_some_and(Container::is_running);
@@ -182,7 +182,7 @@ impl Docker<'_> {
         let names: Vec<String> = databases.iter().map(|(.., name)| name.clone()).collect();
         let contents = volumes::look_into(&names, image, &self.container("look")).await?;
         let found = databases.into_iter().filter_map(|(service, wanted, name)| match contents.get(&name)? {
-            Content::Cluster(major) if *major != wanted => Some((service.short_name.clone(), *major, wanted)),
+            Content::Cluster(major) => Some((service.short_name.clone(), *major, wanted)),
             _ => None,
         });
         Ok(found.collect())

@@ -1,0 +1,164 @@
+//! The old servers: run once more, backed up, and kept from changing since.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::commands::backup::{Order, take_set};
+use crate::commands::restore::{places, server};
+use crate::commands::up;
+use crate::context::{Context, configuration_failure};
+use crate::data::backup::manifest::Standing;
+use crate::data::backup::store::{Kept, Store, Verified};
+use crate::data::backup::take::Taken;
+use crate::data::backup::verify;
+use crate::data::hold::Held;
+use crate::data::restore::database::Place;
+use crate::data::restore::swap::Connected;
+use crate::engine::Engine;
+use crate::engine::docker::Docker;
+use crate::engine::native::Native;
+use crate::files;
+use crate::instance::lock::Lock;
+use crate::instance::{EngineKind, Instance};
+use crate::stack::fault::Faults;
+use crate::stack::{Service, Stack, images};
+use crate::ui::{self, Exit, Failure};
+
+/// Beside the committed file, for as long as the old server runs.
+const COMPOSE_FILE: &str = ".compose-upgrade.yaml";
+/// How many backups are taken of databases that do not stay as they are.
+const ROUNDS: usize = 3;
+
+/// Old databases that are what a backup has, and stay so.
+pub struct BackedUp {
+    pub backup: String,
+    /// Until the servers are stopped.
+    _held: Vec<Held>,
+}
+
+/// Runs the old servers and backs them up, proven byte for byte.
+pub async fn back_up(
+    cx: &Context,
+    instance: &Instance,
+    from: &BTreeMap<String, u32>,
+    to: u32,
+    store: &Store,
+    connected: Connected,
+    lock: &Lock,
+) -> Result<BackedUp> {
+    let mut majors: Vec<u32> = from.values().copied().collect();
+    majors.dedup();
+    let [major] = majors[..] else {
+        bail!(Failure::new(Exit::Failed, "the databases are of several older versions: upgrade them one by one"))
+    };
+    let services: Vec<&Service> =
+        cx.stack.databases().map(|(service, _)| service).filter(|one| from.contains_key(&one.short_name)).collect();
+    let names: Vec<String> = services.iter().map(|service| service.short_name.clone()).collect();
+    ui::tell(format!("{}: PostgreSQL {major} → {to}, with a backup in between\n\n", names.join(", ")));
+    let stack = old_stack(cx, &services, major)?;
+    let old: Vec<&Service> = stack.services.iter().filter(|one| from.contains_key(&one.short_name)).collect();
+    let engine = match instance.identity.engine {
+        EngineKind::Native => Engine::Native(Native { repository: &cx.repository, stack: &stack, instance }),
+        EngineKind::Docker => {
+            let mut docker = Docker::new(&cx.repository, &stack, instance);
+            docker.compose_file.set_file_name(COMPOSE_FILE);
+            Engine::Docker(docker)
+        }
+    };
+    if let Engine::Docker(docker) = &engine {
+        docker.write_compose_file()?;
+    }
+    let started = up::start(cx, &engine, &old, lock).await;
+    if let Engine::Docker(docker) = &engine {
+        files::remove_if_present(&cx.repository.root.join(&docker.compose_file))?;
+    }
+    started?;
+    let places = places(cx, instance, &names).await?;
+    check_clients(&places, connected).await?;
+    let label = format!("before-upgrade-{major}-to-{to}");
+    let mut held = Vec::new();
+    let mut changed = Vec::new();
+    for _ in 0..ROUNDS {
+        let taken = take_verified(cx, instance, store, &Order::full(&services, Some(&label))).await?;
+        if held.is_empty() {
+            check_clients(&places, connected).await?;
+            for place in &places {
+                held.push(Held::take(place, connected).await?);
+            }
+        }
+        changed.clear();
+        for (place, held) in places.iter().zip(&mut held) {
+            if !is_the_same(&taken, &place.name, held.standing().await?) {
+                changed.push(format!("`{}`", place.name));
+            }
+        }
+        if changed.is_empty() {
+            let backup = taken.first().context("nothing was backed up")?.kept.backup.clone();
+            return Ok(BackedUp { backup, _held: held });
+        }
+        ui::tell(format!("{} changed since the backup began: it is taken once more", changed.join(", ")));
+    }
+    let mut clients = Vec::new();
+    for held in &mut held {
+        clients.extend(held.other_clients().await?);
+    }
+    let title = format!("{} changed while each of {ROUNDS} backups was taken, nothing was moved", changed.join(", "));
+    bail!(
+        Failure::new(Exit::Refused, title)
+            .body(clients.iter().map(|client| format!("  {client}\n")).collect::<String>())
+            .hint(format!(
+                "once nobody writes to a database of that server, `cargo xtask upgrade{}`",
+                cx.stack_option()
+            ))
+    )
+}
+
+async fn check_clients(places: &[Place], connected: Connected) -> Result<()> {
+    for place in places {
+        server(place).check_clients(&place.login.database, connected).await?;
+    }
+    Ok(())
+}
+
+/// Takes the backup, and reads all of it again.
+async fn take_verified(cx: &Context, instance: &Instance, store: &Store, order: &Order<'_>) -> Result<Vec<Taken>> {
+    let (taken, _) = take_set(cx, instance, store, order).await?;
+    let kept: Vec<Kept> = taken.iter().map(|taken| taken.kept.clone()).collect();
+    tokio::task::spawn_blocking(move || {
+        for kept in &kept {
+            verify::content(kept, None)?;
+            kept.note_verified(&Verified { at: jiff::Timestamp::now(), was_restored: false })?;
+        }
+        Ok::<_, anyhow::Error>(())
+    })
+    .await??;
+    Ok(taken)
+}
+
+/// Whether a backup has what the server sees now. What nobody can tell counts as another.
+fn is_the_same(taken: &[Taken], name: &str, now: Option<Standing>) -> bool {
+    let taken = taken.iter().find(|taken| taken.manifest.name == name);
+    let then = taken.and_then(|taken| taken.manifest.database()?.standing.as_ref());
+    now.is_some() && now.as_ref() == then
+}
+
+/// The stack as it was: with the old major version, from a pinned image of it.
+fn old_stack(cx: &Context, services: &[&Service], major: u32) -> Result<Stack> {
+    let mut faults = Faults::default();
+    let images = images::read(&cx.repository.root, &mut faults);
+    if !faults.0.is_empty() {
+        bail!(configuration_failure(faults));
+    }
+    let service = services.first().context("there is nothing to upgrade")?;
+    let is_old = |image: &&images::Image| {
+        image.name == service.image.name && image.tag.split(['.', '-']).next() == Some(&major.to_string())
+    };
+    let image = images.values().find(is_old).cloned().unwrap_or_else(|| service.image.clone());
+    // Whoever runs images of their own, without a digest, has the old one without it as well.
+    let reference = match cx.stack.image_of(service).contains('@') {
+        true => image.to_string(),
+        false => format!("{}:{}", image.name, image.tag),
+    };
+    Ok(cx.stack.with_postgres(major, &image, &reference))
+}
