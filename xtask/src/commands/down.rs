@@ -270,7 +270,7 @@ fn tell_upgrades(instance: &Instance, kept: &[Aside]) -> Result<()> {
     if let Some(state) = State::read(instance)? {
         ui::tell(format!(
             "The upgrade of {} to PostgreSQL {} that was interrupted is given up; its backup `{}` stays.",
-            state.names(),
+            state.shown(),
             state.to,
             state.backup
         ));

@@ -270,7 +270,7 @@ pub struct Swapped {
     filling: Duration,
     proving: Duration,
     swap: Duration,
-    new_roles: Vec<String>,
+    pub new_roles: Vec<String>,
     pub other_locale: Option<OtherLocale>,
 }
 
@@ -318,6 +318,17 @@ async fn swap_with<T>(
 
 fn name_of(args: &RestoreArgs) -> String {
     name(args).map_or_else(|| " --all".to_owned(), |name| format!(" {name}"))
+}
+
+/// The roles that backups name without their passwords.
+pub fn tell_new_roles(swapped: &[Swapped]) {
+    let mut roles: Vec<&str> =
+        swapped.iter().flat_map(|swapped| swapped.new_roles.iter().map(String::as_str)).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    if !roles.is_empty() {
+        ui::tell(format!("\nnew roles, that nobody can log in as: {}", roles.join(", ")));
+    }
 }
 
 /// What a person must know who takes a restored database for the one that was backed up, each with its name.
@@ -368,13 +379,7 @@ fn report(
     });
     let count = sources.len() + others.len();
     ui::tell(table::columns(rows.chain(others).collect(), &[2, 3, 4]));
-    let mut roles: Vec<&str> =
-        swapped.iter().flat_map(|swapped| swapped.new_roles.iter().map(String::as_str)).collect();
-    roles.sort_unstable();
-    roles.dedup();
-    if !roles.is_empty() {
-        ui::tell(format!("\nnew roles, that nobody can log in as: {}", roles.join(", ")));
-    }
+    tell_new_roles(swapped);
     tell_locales(sources.iter().zip(swapped).map(|(source, swapped)| (&*source.kept.name, &swapped.other_locale)));
     let option = cx.stack_option();
     let name = name_of(args);

@@ -12,17 +12,21 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::restore::{places, swap_all, tell_locales};
+use super::restore::old::running_places;
+use super::restore::{Swapped, places, server, swap_all, tell_locales, tell_new_roles};
 use super::up;
 use crate::cli::UpgradeArgs;
 use crate::context::Context;
 use crate::data::backup::store::Store;
-use crate::data::restore::database;
+use crate::data::others;
+use crate::data::restore::database::{self, Place};
+use crate::data::restore::load::Source;
 use crate::data::restore::swap::Connected;
 use crate::engine::Engine;
-use crate::engine::aside::{Aside, Note};
+use crate::engine::aside::Aside;
 use crate::instance::Instance;
 use crate::instance::known::Known;
+use crate::instance::lock::Lock;
 use crate::stack::Service;
 use crate::ui::{self, Exit, Failure, table, units};
 use state::State;
@@ -39,7 +43,7 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
         return kept::drop_old(cx, args, &instance, &engine).await;
     }
     let store = Store::of(&cx.repository, &cx.stack.name);
-    let state = match interrupted(cx, args, &instance, &engine).await? {
+    let state = match interrupted(cx, args, &instance, &engine, &lock).await? {
         Some(state) if args.dry_run => {
             let backup = state.backup;
             ui::data(&format!("  an upgrade was interrupted: it goes on from its backup `{backup}`\n"))?;
@@ -58,17 +62,21 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
                 return Ok(Exit::Done);
             };
             if args.dry_run {
+                let names: Vec<String> = from.keys().cloned().collect();
+                let behind = old::behind(&running_places(cx, &instance, &names).await?).await?;
                 for (name, major) in &from {
-                    ui::data(&format!("  {name}: PostgreSQL {major} → {to}\n"))?;
+                    let behind = behind.get(name).map_or_else(String::new, |behind| {
+                        format!(", without {}, which the old data keep", old::listed(behind))
+                    });
+                    ui::data(&format!("  {name}: PostgreSQL {major} → {to}{behind}\n"))?;
                 }
                 return Ok(Exit::Done);
             }
             let connected = if args.force { Connected::Cut } else { Connected::Refuse };
             let backed_up = old::back_up(cx, &instance, &from, to, &store, connected, &lock).await?;
-            let names: Vec<String> = from.keys().cloned().collect();
-            engine.stop(&names, &lock).await?;
-            let state = State::of(&instance, from, to, backed_up.backup);
+            let state = State::of(&instance, from, to, &backed_up);
             state.write(&instance)?;
+            engine.stop(&state.names(), &lock).await?;
             state
         }
     };
@@ -80,13 +88,11 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
         .collect();
     let names: Vec<String> = services.iter().map(|service| service.short_name.clone()).collect();
     let majors = engine.majors(&cx.stack).await?;
+    // All of them are stopped by now.
     let is_old = |service: &&&Service| majors.get(&service.short_name) == state.from.get(&service.short_name);
-    let old: Vec<&Service> = services.iter().filter(is_old).copied().collect();
-    let old_names: Vec<String> = old.iter().map(|service| service.short_name.clone()).collect();
-    engine.stop(&old_names, &lock).await?;
-    for service in old {
+    for service in services.iter().filter(is_old) {
         let major = state.from.get(&service.short_name).copied().unwrap_or_default();
-        engine.put_aside(service, &Note { major, backup: state.backup.clone() }).await?;
+        engine.put_aside(service, &state.note(&service.short_name, major)).await?;
     }
     Known::forget(&instance)?;
     if let Engine::Docker(docker) = &engine {
@@ -100,45 +106,9 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     let places = places(cx, &instance, &names).await?;
     let ready = database::prepare_all(&sources, &places, "restoring").await?;
     let swapped = swap_all(&sources, &places, ready).await?;
+    drop_empty(&places).await?;
     State::forget(&instance)?;
-    if args.json {
-        let upgraded: Vec<Value> = sources
-            .iter()
-            .zip(&swapped)
-            .map(|(source, swapped)| {
-                json!({
-                    "name": source.kept.name,
-                    "from": state.from.get(&source.kept.name),
-                    "to": state.to,
-                    "rows": source.manifest.rows(),
-                    "seconds": swapped.ready().as_secs_f64(),
-                    "other_locale": swapped.other_locale,
-                })
-            })
-            .collect();
-        ui::json(&json!({ "stack": cx.stack.name, "backup": state.backup, "upgraded": upgraded }))?;
-    }
-    let rows = sources.iter().zip(&swapped).map(|(source, swapped)| {
-        let from = state.from.get(&source.kept.name).copied().unwrap_or_default();
-        vec![
-            source.kept.name.clone(),
-            format!("PostgreSQL {from} → {}", state.to),
-            units::plural(source.database.tables.len(), "table"),
-            format!("{} rows", units::count(source.manifest.rows())),
-            units::seconds(swapped.ready()),
-        ]
-    });
-    ui::tell(table::columns(rows.collect(), &[2, 3, 4]));
-    tell_locales(sources.iter().zip(&swapped).map(|(source, swapped)| (&*source.kept.name, &swapped.other_locale)));
-    let option = cx.stack_option();
-    ui::tell(format!(
-        "\n{} upgraded and compared with the backup `{}`, in {}. The old data are kept: \
-         `cargo xtask upgrade --drop-old{option}` drops them. Next: `cargo xtask up{option}`",
-        units::plural(names.len(), "database"),
-        state.backup,
-        units::seconds(begun.elapsed()),
-    ));
-    Ok(Exit::Done)
+    report(cx, args, &state, &sources, &swapped, begun)
 }
 
 /// The upgrade that goes on. One that has put nothing aside yet is begun anew: the old servers may have run on since its
@@ -148,8 +118,13 @@ async fn interrupted(
     args: &UpgradeArgs,
     instance: &Instance,
     engine: &Engine<'_>,
+    lock: &Lock,
 ) -> Result<Option<State>> {
     let Some(state) = State::read(instance)? else { return Ok(None) };
+    if !args.dry_run {
+        // One that was told to end may not have ended yet: it could neither be asked nor started.
+        engine.stop(&state.names(), lock).await?;
+    }
     let majors = engine.majors(&cx.stack).await?;
     if state.from.iter().all(|(name, major)| majors.get(name) == Some(major)) {
         if !args.dry_run {
@@ -164,7 +139,7 @@ async fn interrupted(
     }
     let asked = cx.stack.databases().filter(|(service, _)| state.from.contains_key(&service.short_name));
     if let Some((_, postgres)) = asked.into_iter().find(|(_, postgres)| postgres.major != state.to) {
-        let (names, to, option) = (state.names(), state.to, cx.stack_option());
+        let (names, to, option) = (state.shown(), state.to, cx.stack_option());
         let title = format!("an upgrade of {names} to PostgreSQL {to} was interrupted");
         bail!(
             Failure::new(Exit::Refused, title)
@@ -180,6 +155,18 @@ async fn interrupted(
         );
     }
     Ok(Some(state))
+}
+
+/// What a new server had in the restored database's place is nothing to go back to.
+async fn drop_empty(places: &[Place]) -> Result<()> {
+    for place in places {
+        for old in server(place).old(&place.login.database).await? {
+            if others::is_empty(place, &old.database).await? {
+                server(place).drop_old(&[old]).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Databases whose data are older than the manifest asks for, and what it asks for.
@@ -203,4 +190,55 @@ async fn outdated(cx: &Context, engine: &Engine<'_>) -> Result<Option<(BTreeMap<
         }
     }
     Ok((!from.is_empty()).then_some((from, wanted)))
+}
+
+fn report(
+    cx: &Context,
+    args: &UpgradeArgs,
+    state: &State,
+    sources: &[Source],
+    swapped: &[Swapped],
+    begun: Instant,
+) -> Result<Exit> {
+    if args.json {
+        let upgraded: Vec<Value> = sources
+            .iter()
+            .zip(swapped)
+            .map(|(source, swapped)| {
+                json!({
+                    "name": source.kept.name,
+                    "from": state.from.get(&source.kept.name),
+                    "to": state.to,
+                    "rows": source.manifest.rows(),
+                    "seconds": swapped.ready().as_secs_f64(),
+                    "new_roles": swapped.new_roles,
+                    "other_locale": swapped.other_locale,
+                    "behind": state.behind.get(&source.kept.name).map_or(&[][..], Vec::as_slice),
+                })
+            })
+            .collect();
+        ui::json(&json!({ "stack": cx.stack.name, "backup": state.backup, "upgraded": upgraded }))?;
+    }
+    let rows = sources.iter().zip(swapped).map(|(source, swapped)| {
+        let from = state.from.get(&source.kept.name).copied().unwrap_or_default();
+        vec![
+            source.kept.name.clone(),
+            format!("PostgreSQL {from} → {}", state.to),
+            units::plural(source.database.tables.len(), "table"),
+            format!("{} rows", units::count(source.manifest.rows())),
+            units::seconds(swapped.ready()),
+        ]
+    });
+    ui::tell(table::columns(rows.collect(), &[2, 3, 4]));
+    tell_new_roles(swapped);
+    tell_locales(sources.iter().zip(swapped).map(|(source, swapped)| (&*source.kept.name, &swapped.other_locale)));
+    let option = cx.stack_option();
+    ui::tell(format!(
+        "\n{} upgraded and compared with the backup `{}`, in {}. The old data are kept: \
+         `cargo xtask upgrade --drop-old{option}` drops them. Next: `cargo xtask up{option}`",
+        units::plural(sources.len(), "database"),
+        state.backup,
+        units::seconds(begun.elapsed()),
+    ));
+    Ok(Exit::Done)
 }

@@ -8,6 +8,7 @@ pub mod hold;
 pub mod locale;
 pub mod merge;
 pub mod migrate;
+pub mod others;
 pub mod references;
 pub mod restore;
 pub mod seed;

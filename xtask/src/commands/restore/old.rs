@@ -186,7 +186,7 @@ async fn asked_places(cx: &Context, args: &RestoreArgs, instance: &Instance) -> 
 }
 
 /// Those of these databases that run; of all, where none is named.
-async fn running_places(cx: &Context, instance: &Instance, names: &[String]) -> Result<Vec<Place>> {
+pub async fn running_places(cx: &Context, instance: &Instance, names: &[String]) -> Result<Vec<Place>> {
     let running = Engine::of(&cx.repository, &cx.stack, instance).running(&cx.stack).await?;
     let databases = cx.stack.databases().map(|(service, _)| service.short_name.clone());
     let asked = databases.filter(|name| names.is_empty() || names.contains(name));

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 
+use super::old;
 use super::state::State;
 use crate::cli::UpgradeArgs;
 use crate::context::Context;
@@ -42,6 +43,10 @@ pub fn listed(aside: &[Aside]) -> String {
             one.note.as_ref().map_or_else(String::new, |note| format!("PostgreSQL {}", note.major)),
             one.bytes.map_or_else(String::new, units::megabytes),
             one.place.clone(),
+            match one.note.as_ref().map_or(&[][..], |note| &note.behind) {
+                [] => String::new(),
+                behind => format!("with {}", old::listed(behind)),
+            },
         ]
     });
     table::columns(rows.collect(), &[2])

@@ -13,9 +13,11 @@ use crate::data::backup::store::{Kept, Store, Verified};
 use crate::data::backup::take::Taken;
 use crate::data::backup::verify;
 use crate::data::hold::Held;
+use crate::data::others;
 use crate::data::restore::database::Place;
 use crate::data::restore::swap::Connected;
 use crate::engine::Engine;
+use crate::engine::aside::Behind;
 use crate::engine::docker::Docker;
 use crate::engine::native::Native;
 use crate::files;
@@ -23,7 +25,7 @@ use crate::instance::lock::Lock;
 use crate::instance::{EngineKind, Instance};
 use crate::stack::fault::Faults;
 use crate::stack::{Service, Stack, images};
-use crate::ui::{self, Exit, Failure};
+use crate::ui::{self, Exit, Failure, units};
 
 /// Beside the committed file, for as long as the old server runs.
 const COMPOSE_FILE: &str = ".compose-upgrade.yaml";
@@ -33,6 +35,8 @@ const ROUNDS: usize = 3;
 /// Old databases that are what a backup has, and stay so.
 pub struct BackedUp {
     pub backup: String,
+    /// Short name → the databases that it does not have.
+    pub behind: BTreeMap<String, Vec<Behind>>,
     /// Until the servers are stopped.
     _held: Vec<Held>,
 }
@@ -76,6 +80,13 @@ pub async fn back_up(
     started?;
     let places = places(cx, instance, &names).await?;
     check_clients(&places, connected).await?;
+    let behind = behind(&places).await?;
+    for (name, behind) in &behind {
+        ui::tell(ui::paint(
+            ui::WARNING,
+            format!("not moved, but kept in the old data of `{name}`: {}\n", listed(behind)),
+        ));
+    }
     let label = format!("before-upgrade-{major}-to-{to}");
     let mut held = Vec::new();
     let mut changed = Vec::new();
@@ -95,7 +106,7 @@ pub async fn back_up(
         }
         if changed.is_empty() {
             let backup = taken.first().context("nothing was backed up")?.kept.backup.clone();
-            return Ok(BackedUp { backup, _held: held });
+            return Ok(BackedUp { backup, behind, _held: held });
         }
         ui::tell(format!("{} changed since the backup began: it is taken once more", changed.join(", ")));
     }
@@ -112,6 +123,24 @@ pub async fn back_up(
                 cx.stack_option()
             ))
     )
+}
+
+/// Short name → the databases that an upgrade does not move, where there are some.
+pub async fn behind(places: &[Place]) -> Result<BTreeMap<String, Vec<Behind>>> {
+    let mut all = BTreeMap::new();
+    for place in places {
+        let behind = others::beside(place).await?;
+        if !behind.is_empty() {
+            all.insert(place.name.clone(), behind);
+        }
+    }
+    Ok(all)
+}
+
+/// `reports (7.5 MB), …`.
+pub fn listed(behind: &[Behind]) -> String {
+    let each = behind.iter().map(|one| format!("`{}` ({})", one.database, units::megabytes(one.bytes)));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 async fn check_clients(places: &[Place], connected: Connected) -> Result<()> {

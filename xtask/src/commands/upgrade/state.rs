@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::old::BackedUp;
 use crate::context::Context;
+use crate::engine::aside::{Behind, Note};
 use crate::files;
 use crate::instance::Instance;
 use crate::ui::{Exit, Failure};
@@ -24,11 +26,15 @@ pub struct State {
     pub from: BTreeMap<String, u32>,
     pub to: u32,
     pub backup: String,
+    /// Short name → the databases that this backup does not have.
+    #[serde(default)]
+    pub behind: BTreeMap<String, Vec<Behind>>,
 }
 
 impl State {
-    pub fn of(instance: &Instance, from: BTreeMap<String, u32>, to: u32, backup: String) -> State {
-        State { instance: Some(instance.identity.id.clone()), from, to, backup }
+    pub fn of(instance: &Instance, from: BTreeMap<String, u32>, to: u32, backed_up: &BackedUp) -> State {
+        let BackedUp { backup, behind, .. } = backed_up;
+        State { instance: Some(instance.identity.id.clone()), from, to, backup: backup.clone(), behind: behind.clone() }
     }
 
     /// The one that was interrupted. What another instance has left is removed: its data are gone.
@@ -61,8 +67,18 @@ impl State {
         move_file(&folder.join(FILE), &path(instance))
     }
 
-    pub fn names(&self) -> String {
-        self.from.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    /// What is written down with the data of a database.
+    pub fn note(&self, name: &str, major: u32) -> Note {
+        Note { major, backup: self.backup.clone(), behind: self.behind.get(name).cloned().unwrap_or_default() }
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.from.keys().cloned().collect()
+    }
+
+    /// `game, learning`.
+    pub fn shown(&self) -> String {
+        self.names().join(", ")
     }
 }
 
@@ -92,7 +108,7 @@ pub fn refuse_if_interrupted(cx: &Context, instance: &Instance) -> Result<()> {
     bail!(
         Failure::new(
             Exit::Refused,
-            format!("an upgrade of {} to PostgreSQL {} was interrupted", state.names(), state.to)
+            format!("an upgrade of {} to PostgreSQL {} was interrupted", state.shown(), state.to)
         )
         .body(format!("  nothing is lost: the data are in the backup `{}`, and the old ones are kept", state.backup))
         .hint(format!("`cargo xtask upgrade{}` goes on", cx.stack_option()))
