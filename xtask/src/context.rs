@@ -80,6 +80,14 @@ impl Context {
         Instance::open(&self.repository, &self.stack.name)
     }
 
+    /// As [`instance`](Self::instance), for a verb that is nothing without one.
+    pub fn running_instance(&self) -> Result<Instance> {
+        self.instance()?.ok_or_else(|| {
+            let hint = format!("`cargo xtask up{}`", self.stack_option());
+            Failure::new(Exit::Failed, format!("{} is not running", self.stack.name)).hint(hint).into()
+        })
+    }
+
     pub fn toolbox(&self) -> Result<Toolbox> {
         Toolbox::open(&self.repository.root, self.offline).map_err(|faults| configuration_failure(faults).into())
     }

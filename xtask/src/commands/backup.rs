@@ -16,6 +16,7 @@ use archive::part::Seal;
 use serde_json::{Value, json};
 
 use crate::cli::{BackupArgs, BackupPlaceArgs, BackupTakeArgs, BackupVerb};
+use crate::commands::upgrade::state as upgrade;
 use crate::context::{Context, unknown};
 use crate::data::backup::manifest::{Manifest, Origin, Subject};
 use crate::data::backup::place::Place;
@@ -53,11 +54,9 @@ async fn take(cx: &Context, args: &BackupTakeArgs, absent: Absent) -> Result<Vec
         store::check_label(label)?;
     }
     let services = asked(cx, &args.names)?;
-    let Some(instance) = cx.instance()? else {
-        let hint = format!("`cargo xtask up{}`", cx.stack_option());
-        bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
-    };
+    let instance = cx.running_instance()?;
     let _lock = cx.lock().await?;
+    upgrade::refuse_if_interrupted(cx, &instance)?;
     let store = store(cx, args.to.as_deref())?;
     let order = Order {
         services: &services,

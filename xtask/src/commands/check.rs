@@ -13,7 +13,7 @@ use crate::data::target::{self, Target};
 use crate::data::{checks, references};
 use crate::engine::Engine;
 use crate::stack::fault::Faults;
-use crate::ui::{self, Exit, Failure, progress::Waiting, table, units};
+use crate::ui::{self, Exit, progress::Waiting, table, units};
 
 /// Each has two connections: enough to keep the servers at work, and far from what they allow.
 const AT_ONCE: usize = 4;
@@ -44,10 +44,7 @@ async fn check_references(cx: &Context, json: bool) -> Result<Exit> {
         ui::tell(format!("{} declares no references, and has no checks", cx.stack.name));
         return Ok(Exit::Done);
     }
-    let Some(instance) = cx.instance()? else {
-        let hint = format!("`cargo xtask up{}`", cx.stack_option());
-        bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
-    };
+    let instance = cx.running_instance()?;
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
     let mut targets = target::open(&engine, &cx.stack, &names).await?;
     let mut tables = Vec::new();

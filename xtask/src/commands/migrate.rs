@@ -14,6 +14,7 @@ use crate::cli::{
     MigrateArgs, MigrateCheckArgs, MigrateNewArgs, MigratePlanArgs, MigrateRepairArgs, MigrateRevertArgs,
     MigrateRunArgs, MigrateStatusArgs, MigrateTimeouts, MigrateVerb, OtherServer,
 };
+use crate::commands::upgrade::state as upgrade;
 use crate::context::{Context, unknown};
 use crate::data::migrate::execute::Ran;
 use crate::data::migrate::fault::{self, Fault};
@@ -58,10 +59,7 @@ fn databases(cx: &Context, asked: &[String]) -> Result<Vec<String>> {
 
 /// Reads files and histories of the databases of those names.
 async fn open<'a>(cx: &'a Context, names: &[String]) -> Result<Set<'a>> {
-    let Some(instance) = cx.instance()? else {
-        let up = format!("`cargo xtask up{}`", cx.stack_option());
-        bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(up));
-    };
+    let instance = cx.running_instance()?;
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
     let opening = target::open_asking(&engine, &cx.stack, names, migrate::question, migrate::answer);
     Set::read(&cx.repository.root, &cx.stack, names, opening).await
@@ -134,6 +132,9 @@ async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
     // Another server is not this instance's to guard; its database's own lock is.
     let is_ours = args.other.url.is_none();
     let _lock = if is_ours { Some(cx.lock().await?) } else { None };
+    if let Some(instance) = cx.instance()?.filter(|_| is_ours) {
+        upgrade::refuse_if_interrupted(cx, &instance)?;
+    }
     if is_ours && known::is_done(cx, &names).await? {
         return tell_ran(cx, args.json, names.len(), &[], begun, "migration");
     }

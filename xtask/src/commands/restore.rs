@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::backup::{asked, opened_by, sources};
 use crate::cli::RestoreArgs;
+use crate::commands::upgrade::state as upgrade;
 use crate::context::{Context, unknown};
 use crate::data::backup::manifest::{self, Manifest, Subject};
 use crate::data::backup::seal::Age;
@@ -38,11 +39,9 @@ use crate::ui::{self, Exit, Failure, table, units};
 
 pub async fn run(cx: &Context, args: &RestoreArgs) -> Result<Exit> {
     let begun = Instant::now();
-    let Some(instance) = cx.instance()? else {
-        let hint = format!("`cargo xtask up{}`", cx.stack_option());
-        bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
-    };
+    let instance = cx.running_instance()?;
     let _lock = cx.lock().await?;
+    upgrade::refuse_if_interrupted(cx, &instance)?;
     if args.undo {
         return old::undo(cx, args, &instance).await;
     }

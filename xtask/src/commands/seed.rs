@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::backup::before::{self, Before, Choice};
 use crate::cli::SeedArgs;
+use crate::commands::upgrade::state as upgrade;
 use crate::context::{self, Context, unknown};
 use crate::data::seed::checksums::Checksums;
 use crate::data::seed::files::{self, SeedFile};
@@ -25,10 +26,7 @@ use crate::ui::{self, Exit, Failure, table, units};
 pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
     let begun = Instant::now();
     let names = databases(cx, &args.databases)?;
-    let Some(instance) = cx.instance()? else {
-        let hint = format!("`cargo xtask up{}`", cx.stack_option());
-        bail!(Failure::new(Exit::Failed, format!("{} is not running", cx.stack.name)).hint(hint));
-    };
+    let instance = cx.running_instance()?;
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
     // The files are read while the servers take the connections.
     let names = with_seeds(cx, names)?;
@@ -57,6 +55,7 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
     }
     // Whoever seeded before the lock is ours is met in the transactions.
     let lock = cx.lock().await?;
+    upgrade::refuse_if_interrupted(cx, &instance)?;
     refuse(cx, args, &jobs)?;
     let (same, mut jobs): (Vec<Job<'_>>, Vec<Job<'_>>) =
         jobs.into_iter().partition(|job| !args.again && job.state == State::Same);

@@ -8,13 +8,11 @@ use sqlx::{AssertSqlSafe, Row};
 use super::backup::cut;
 use super::backup::manifest::Standing;
 use super::restore::database::Place;
-use super::restore::swap::{CLIENT, Connected};
-use crate::engine::postgres;
+use super::restore::swap::Connected;
+use crate::engine::postgres::{self, CLIENT, Lasting};
 use crate::ui::{Exit, Failure};
 
-/// The transaction must live until its server is stopped, whatever the configuration thinks of idle clients.
-const BEGIN: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '5s'; \
-    SET search_path = pg_catalog; BEGIN";
+const BEGIN: &str = "SET statement_timeout = 0; SET lock_timeout = '5s'; SET search_path = pg_catalog; BEGIN";
 
 /// Readers, and what the server does for itself, may go on. Whoever changes definitions writes to `pg_class`.
 const TABLES: &str = "SELECT concat_ws(', ', 'ONLY pg_class', 'ONLY pg_largeobject', \
@@ -41,7 +39,10 @@ impl Held {
         let name = &place.name;
         let opened = postgres::open(&place.door, &place.login.user, &place.login.database).await;
         let mut connection = opened.with_context(|| format!("cannot connect to `{name}`"))?;
-        sqlx::raw_sql(BEGIN).execute(&mut connection).await?;
+        // The transaction must live until its server is stopped.
+        let waits = postgres::without_limits_of_waiting(&connection, Lasting::Session);
+        let begin = format!("SELECT {waits}; {BEGIN}");
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection).await?;
         if connected == Connected::Cut {
             sqlx::raw_sql(CUT).execute(&mut connection).await?;
         }

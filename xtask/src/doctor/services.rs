@@ -76,12 +76,18 @@ pub async fn containers(docker: &Docker<'_>) -> Result<Vec<Finding>> {
             "the data of `{service}` are PostgreSQL {major}'s, and {} asks for {wanted}",
             docker.stack.manifest_file.display()
         );
-        let fix = format!(
-            "set `postgres.major = {major}` again, or dump with the old server and `cargo xtask down --volumes`"
-        );
+        let fix = to_the_manifest(major, wanted);
         findings.push(Finding::new("data-major", Level::Error, text).fix(fix));
     }
     Ok(findings)
+}
+
+/// What brings data and manifest together.
+fn to_the_manifest(found: u32, wanted: u32) -> String {
+    match found < wanted {
+        true => format!("`cargo xtask upgrade` moves them to {wanted}, or set `postgres.major = {found}` again"),
+        false => format!("set `postgres.major = {found}` again: newer data do not move to an older server"),
+    }
 }
 
 /// Data and records of this instance.
@@ -155,9 +161,7 @@ fn data(stack: &Stack, instance: &Instance, service: &Service) -> Result<Vec<Fin
             stack.manifest_file.display(),
             postgres.major
         );
-        let fix = format!(
-            "set `postgres.major = {found}` again, or dump with the old server and `cargo xtask down --volumes`"
-        );
+        let fix = to_the_manifest(found, postgres.major);
         findings.push(Finding::new("data-major", Level::Error, text).fix(fix));
     }
     Ok(findings)

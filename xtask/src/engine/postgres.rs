@@ -96,6 +96,10 @@ pub fn uncompressed_pages(lasting: Lasting) -> String {
     )
 }
 
+/// Of a row of `pg_stat_activity`: who it is.
+pub const CLIENT: &str = "concat(coalesce(nullif(application_name, ''), 'a client without a name'), ' (pid ', pid, ', user ', \
+    usename, ', since ', to_char(backend_start, 'HH24:MI:SS'), ')')";
+
 /// Settings by which a server ends sessions that wait or transactions that last, each with the version that it came with.
 const LIMITS_OF_WAITING: [(u32, &str); 3] = [
     (90_600, "idle_in_transaction_session_timeout"),

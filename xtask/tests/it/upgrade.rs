@@ -189,6 +189,15 @@ fn an_upgrade_that_is_given_up_goes_with_its_data() {
         checkout.run(&["upgrade"]).exits(1).says("old_snapshot_threshold");
         checkout.run(&["up", "game"]).exits(4).says("nanika` goes on");
         checkout.run(&["upgrade", "--drop-old"]).exits(4).says("still needed");
+        // Whatever would take the new server's empty database for the one that is meant.
+        for verb in ["migrate", "seed", "backup", "restore"] {
+            let refused = checkout.run(&[verb, "game"]);
+            assert!(
+                refused.code == Some(4) || verb == "seed" && refused.err.contains("not running"),
+                "{}",
+                refused.err
+            );
+        }
         let kept_one = kept(&checkout, engine);
         assert_eq!(kept_one.len(), 1);
         let down = checkout.run(&["down", "--volumes"]).exits(4);

@@ -102,7 +102,8 @@ pub fn forget_of_another(instance: &Instance) -> Result<()> {
     }
 }
 
-/// An empty new server must not be taken for the database: `up` waits for the upgrade.
+/// An empty new server must not be taken for the database: whatever starts, fills or keeps one waits for the upgrade. To be
+/// asked while the instance's lock is held, for one that goes on is none that was interrupted.
 pub fn refuse_if_interrupted(cx: &Context, instance: &Instance) -> Result<()> {
     let Some(state) = State::read(instance)? else { return Ok(()) };
     bail!(

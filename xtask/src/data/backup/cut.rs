@@ -10,7 +10,7 @@ use super::dump::READS_THE_SAME;
 use super::manifest::{Extension, History, Sequence, Standing};
 use super::unchanged::{self, Candidate, Span, Unchanged};
 use crate::data::target::Target;
-use crate::engine::postgres::{Lasting, identifier, without_limits_of_waiting};
+use crate::engine::postgres::{CLIENT, Lasting, identifier, without_limits_of_waiting};
 use crate::ui::{Exit, Failure};
 
 /// Nobody's own functions answer in the place of the server's. A table that somebody holds exclusively is waited for as long
@@ -19,15 +19,6 @@ const BEGIN: &str = "SET statement_timeout = 0; SET lock_timeout = '60s'; SET se
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// What a server says to whoever has waited that long.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
-
-/// Who holds tables so that nobody else can even look at them.
-const HOLDERS: &str = "SELECT string_agg(line, E'\n  ') FROM \
-    (SELECT concat(coalesce(nullif(application_name, ''), 'a client without a name'), ' (pid ', pid, ', since ', \
-       to_char(xact_start, 'HH24:MI:SS'), ') holds ', string_agg(relname, ', ' ORDER BY relname)) AS line \
-     FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation \
-     WHERE locktype = 'relation' AND granted AND mode = 'AccessExclusiveLock' AND relkind IN ('r', 'p', 'm') \
-       AND pid <> pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-     GROUP BY pid, application_name, xact_start) AS holders";
 
 /// The first query is what takes the snapshot.
 const EXPORT: &str = "SELECT pg_export_snapshot(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text";
@@ -177,6 +168,18 @@ pub async fn take<T>(
     Ok((try_join_all(snapshots).await?, moment, beside))
 }
 
+/// Who holds tables so that nobody else can even look at them, a line for each.
+fn holders() -> String {
+    format!(
+        "SELECT string_agg(line, E'\\n  ') FROM \
+           (SELECT concat({CLIENT}, ' holds ', string_agg(relname, ', ' ORDER BY relname)) AS line \
+            FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation \
+            WHERE locktype = 'relation' AND granted AND mode = 'AccessExclusiveLock' AND relkind IN ('r', 'p', 'm') \
+              AND pid <> pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+            GROUP BY pid, application_name, usename, backend_start) AS holders"
+    )
+}
+
 /// An error of the look at the catalog, with who kept it waiting.
 async fn told(error: anyhow::Error, name: &str, connection: &mut PgConnection) -> anyhow::Error {
     let title = format!("cannot read the catalog of `{name}`");
@@ -184,7 +187,7 @@ async fn told(error: anyhow::Error, name: &str, connection: &mut PgConnection) -
     if said.and_then(|said| said.code()).is_none_or(|code| code != LOCK_NOT_AVAILABLE) {
         return error.context(title);
     }
-    let asked = sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {HOLDERS}"))).fetch_one(connection).await;
+    let asked = sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {}", holders()))).fetch_one(connection).await;
     let holders = asked.ok().and_then(|row| row.try_get::<Option<String>, _>(0).ok().flatten());
     let failure = Failure::new(Exit::Failed, format!("a table of `{name}` is held by somebody, nothing was backed up"))
         .body(format!("  {}", holders.unwrap_or_else(|| "who held it has let go".into())))

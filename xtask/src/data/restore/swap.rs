@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::data::side;
-use crate::engine::postgres::{self, Door, MAINTENANCE_DATABASE, identifier, literal};
+use crate::engine::postgres::{self, CLIENT, Door, MAINTENANCE_DATABASE, identifier, literal};
 use crate::ui::{Exit, Failure};
 
 /// Between a database's name and the time it was replaced.
@@ -23,10 +23,6 @@ const LEAVING: Duration = Duration::from_millis(500);
 const INTERVAL: Duration = Duration::from_millis(2);
 /// Of a name, in bytes (`NAMEDATALEN` - 1).
 const NAME_LIMIT: usize = 63;
-
-/// Of a row of `pg_stat_activity`: who it is.
-pub const CLIENT: &str = "concat(coalesce(nullif(application_name, ''), 'a client without a name'), ' (pid ', pid, ', user ', \
-    usename, ', since ', to_char(backend_start, 'HH24:MI:SS'), ')')";
 
 /// A database that a restore has replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
