@@ -180,7 +180,7 @@ async fn content(cx: &Context, server: &Server) -> Option<String> {
             postgres::row_count(&door, login).await.map(|rows| format!("about {} rows", units::count(rows)))
         }
         (None, Kind::Redis(_)) => {
-            redis::key_count(server.port).await.map(|keys| format!("{} keys", units::count(keys)))
+            redis::key_count(server.port).await.and_then(|keys| Some(units::plural(usize::try_from(keys).ok()?, "key")))
         }
         _ => None,
     }

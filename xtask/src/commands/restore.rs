@@ -158,7 +158,7 @@ async fn replace_others(set: &Members, redis: Option<Replacement>) -> Result<Vec
     }
     let mut rows = Vec::new();
     if let (Some(redis), Some((kept, _))) = (redis, &set.redis) {
-        let keys = format!("{} keys", units::count(redis.swap().await?));
+        let keys = units::plural(usize::try_from(redis.swap().await?)?, "key");
         rows.push(vec![kept.name.clone(), kept.backup.clone(), String::new(), keys]);
     }
     Ok(rows.into_iter().chain(topics).collect())
