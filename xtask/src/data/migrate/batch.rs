@@ -10,7 +10,7 @@ use super::catalog::{self, Catalog};
 use super::history::{self, History};
 use super::locks::Timeouts;
 use super::plan::Step;
-use crate::engine::postgres::{Lasting, literal, without_limits_of_waiting};
+use crate::engine::postgres::literal;
 
 /// Said by the message itself: somebody else is migrating, or has migrated since the plan was made. No number is spelled so,
 /// and the server says which text it takes for none: that needs no PL/pgSQL, which takes a new connection a while to load.
@@ -270,10 +270,9 @@ fn settings(history: &History, timeouts: Timeouts) -> String {
 /// The settings for a session, for what runs outside of transactions.
 pub async fn set_session(connection: &mut PgConnection, timeouts: Timeouts) -> Result<()> {
     let sql = format!(
-        "SET lock_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET client_connection_check_interval = '1s'; SELECT {}",
+        "SET lock_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET client_connection_check_interval = '1s'",
         timeouts.lock.as_millis(),
-        timeouts.statement.as_millis(),
-        without_limits_of_waiting(connection, Lasting::Session),
+        timeouts.statement.as_millis()
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())
