@@ -308,11 +308,9 @@ pub fn described(manifest: &Manifest) -> Vec<String> {
     let (raw, bytes) = (units::megabytes(raw), units::megabytes(manifest.bytes()));
     let (first, second) = match &manifest.subject {
         Subject::Database(database) => {
-            (units::plural(database.tables.len(), "table"), format!("{} rows", units::count(manifest.rows())))
+            (units::plural(database.tables.len(), "table"), units::plural(manifest.rows(), "row"))
         }
-        Subject::Redis(redis) => {
-            (String::new(), units::plural(usize::try_from(redis.keys).unwrap_or(usize::MAX), "key"))
-        }
+        Subject::Redis(redis) => (String::new(), units::plural(redis.keys, "key")),
         Subject::PubSub(pubsub) => {
             let topics = units::plural(pubsub.topics.len(), "topic");
             return vec![

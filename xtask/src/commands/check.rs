@@ -86,19 +86,19 @@ fn rendered(references: &[references::Checked], checks: &[checks::Checked]) -> S
     };
     let mut rows = Vec::new();
     for one in references {
-        let problem = one.problem.clone().unwrap_or_else(|| units::plural(plain(one.orphans), "orphan"));
+        let problem = one.problem.clone().unwrap_or_else(|| units::plural(one.orphans, "orphan"));
         let examples = one.examples.join(", ");
-        let values = units::plural(plain(one.values), "value");
+        let values = units::plural(one.values, "value");
         rows.push(vec![one.from.clone(), one.to.clone(), values, verdict(one.holds(), problem), examples]);
     }
     for one in checks {
         let wrong = one.wrong.iter().map(|wrong| match one.databases.len() {
-            1 => units::plural(plain(wrong.rows), "row"),
-            _ => format!("{} only in {}", units::plural(plain(wrong.rows), "row"), wrong.database),
+            1 => units::plural(wrong.rows, "row"),
+            _ => format!("{} only in {}", units::plural(wrong.rows, "row"), wrong.database),
         });
         let wrong = wrong.collect::<Vec<_>>().join(", ");
         let examples = one.wrong.iter().flat_map(|wrong| &wrong.examples).take(2).cloned().collect::<Vec<_>>();
-        let count = if one.databases.len() == 1 { String::new() } else { units::plural(plain(one.rows), "row") };
+        let count = if one.databases.len() == 1 { String::new() } else { units::plural(one.rows, "row") };
         let what = one.problem.clone().unwrap_or(wrong);
         rows.push(vec![
             one.name.clone(),
@@ -109,8 +109,4 @@ fn rendered(references: &[references::Checked], checks: &[checks::Checked]) -> S
         ]);
     }
     table::columns(rows, &[2])
-}
-
-fn plain(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }

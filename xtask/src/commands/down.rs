@@ -177,11 +177,9 @@ async fn remove_containers(cx: &Context, args: &DownArgs, docker: &Docker<'_>, l
 async fn content(cx: &Context, server: &Server) -> Option<String> {
     match (server.door(), &cx.stack.service(&server.service)?.kind) {
         (Some((door, login)), _) => {
-            postgres::row_count(&door, login).await.map(|rows| format!("about {} rows", units::count(rows)))
+            postgres::row_count(&door, login).await.map(|rows| format!("about {}", units::plural(rows, "row")))
         }
-        (None, Kind::Redis(_)) => {
-            redis::key_count(server.port).await.and_then(|keys| Some(units::plural(usize::try_from(keys).ok()?, "key")))
-        }
+        (None, Kind::Redis(_)) => redis::key_count(server.port).await.map(|keys| units::plural(keys, "key")),
         _ => None,
     }
 }

@@ -158,7 +158,7 @@ async fn replace_others(set: &Members, redis: Option<Replacement>) -> Result<Vec
     }
     let mut rows = Vec::new();
     if let (Some(redis), Some((kept, _))) = (redis, &set.redis) {
-        let keys = units::plural(usize::try_from(redis.swap().await?)?, "key");
+        let keys = units::plural(redis.swap().await?, "key");
         rows.push(vec![kept.name.clone(), kept.backup.clone(), String::new(), keys]);
     }
     Ok(rows.into_iter().chain(topics).collect())
@@ -371,7 +371,7 @@ fn report(
             source.kept.name.clone(),
             source.kept.backup.clone(),
             units::plural(source.database.tables.len(), "table"),
-            format!("{} rows", units::count(source.manifest.rows())),
+            units::plural(source.manifest.rows(), "row"),
             units::seconds(swapped.ready()),
             format!("swapped in {} ms", swapped.swap.as_millis()),
         ]

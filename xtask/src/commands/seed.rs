@@ -354,7 +354,7 @@ fn report(
             true => vec![name, "unchanged".to_owned()],
             false => vec![
                 name,
-                format!("{} rows", units::count(outcome.rows())),
+                units::plural(outcome.rows(), "row"),
                 units::plural(outcome.files.len(), "file"),
                 units::seconds(outcome.took),
             ],
@@ -362,12 +362,12 @@ fn report(
     });
     let same = same.iter().map(|job| vec![job.target.name().to_owned(), "unchanged".to_owned()]);
     ui::tell(table::columns(seeded.chain(same).collect(), &[1, 2, 3]));
-    let rows = outcomes.iter().map(Outcome::rows).sum();
+    let rows: u64 = outcomes.iter().map(Outcome::rows).sum();
     let option = cx.stack_option();
     ui::tell(format!(
-        "\n{} seeded: {} rows in {}. Next: `cargo xtask check references{option}`, `cargo xtask psql{option} {}`",
+        "\n{} seeded: {} in {}. Next: `cargo xtask check references{option}`, `cargo xtask psql{option} {}`",
         units::plural(jobs.len(), "database"),
-        units::count(rows),
+        units::plural(rows, "row"),
         units::seconds(begun.elapsed()),
         jobs.first().map_or("", |job| job.target.name()),
     ));

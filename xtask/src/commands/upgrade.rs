@@ -225,7 +225,7 @@ fn report(
             source.kept.name.clone(),
             format!("PostgreSQL {from} → {}", state.to),
             units::plural(source.database.tables.len(), "table"),
-            format!("{} rows", units::count(source.manifest.rows())),
+            units::plural(source.manifest.rows(), "row"),
             units::seconds(swapped.ready()),
         ]
     });

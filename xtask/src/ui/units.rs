@@ -55,11 +55,11 @@ pub fn clock(time: Timestamp) -> String {
     }
 }
 
-/// `1 service`, `2 services`.
-pub fn plural(number: usize, noun: &str) -> String {
-    match number {
+/// `1 service`, `2 services`, of a `usize` or a `u64`.
+pub fn plural(number: impl TryInto<u64>, noun: &str) -> String {
+    match number.try_into().unwrap_or(u64::MAX) {
         1 => format!("1 {noun}"),
-        _ => format!("{} {noun}s", count(number as u64)),
+        number => format!("{} {noun}s", count(number)),
     }
 }
 

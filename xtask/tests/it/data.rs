@@ -16,7 +16,7 @@ fn removing_data_is_refused_unasked_and_can_be_undone() {
         .exits(4)
         .says("nobody is there to ask")
         .says("This destroys the data of effect");
-    assert!(refused.err.contains("learning") && refused.err.contains("1 keys"), "{}", refused.err);
+    assert!(refused.err.contains("learning") && refused.err.contains("1 key"), "{}", refused.err);
     assert_eq!(checkout.servers().len(), 2, "nothing was stopped");
     checkout.run(&["down", "--volumes", "--dry-run"]).ok().says("learning: stop, remove its data");
     assert_eq!(checkout.servers().len(), 2);

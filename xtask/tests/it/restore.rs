@@ -105,7 +105,7 @@ fn a_table_or_a_database_is_restored_beside_the_live_one() {
         assert_eq!(checkout.sql("user", "SELECT count(*) FROM s.parent"), "0", "a copy is nobody's child");
         checkout.run(&["restore", "user", "--table", "by_month"]).ok().says("4 rows restored beside");
         assert_eq!(checkout.sql("user", "SELECT string_agg(b, '' ORDER BY a) FROM s.by_month_restored"), "wxyz");
-        checkout.run(&["restore", "user", "--table", "by_month_2"]).ok().says("1 rows restored beside");
+        checkout.run(&["restore", "user", "--table", "by_month_2"]).ok().says("1 row restored beside");
 
         checkout.run(&["restore", "user", "--into", "tried"]).ok();
         checkout.run(&["restore", "user", "--into", "tried"]).exits(4).says("there is a database `tried` already");

@@ -178,7 +178,7 @@ fn text(kept: &Kept, manifest: &Manifest) -> String {
                 let bytes = manifest.part(&table.part).map_or(0, |part| part.bytes);
                 rows.push(vec![
                     format!("{}.{}", table.schema, table.name),
-                    format!("{} rows", units::count(table.evidence.rows)),
+                    units::plural(table.evidence.rows, "row"),
                     units::megabytes(bytes),
                 ]);
             }

@@ -23,8 +23,8 @@ pub async fn run(cx: &Context, args: &RestoreArgs, set: &Members) -> Result<Exit
             )?;
         }
         ui::tell(format!(
-            "{} rows restored beside the live table, without indexes and constraints: `cargo xtask psql{option} {name} -c 'SELECT * FROM {}.{} LIMIT 5'`",
-            units::count(restored.rows),
+            "{} restored beside the live table, without indexes and constraints: `cargo xtask psql{option} {name} -c 'SELECT * FROM {}.{} LIMIT 5'`",
+            units::plural(restored.rows, "row"),
             restored.schema,
             restored.table,
         ));
@@ -51,8 +51,8 @@ pub async fn run(cx: &Context, args: &RestoreArgs, set: &Members) -> Result<Exit
     }
     tell_locales([(&**into, &other_locale)]);
     ui::tell(format!(
-        "{} rows restored and compared, into the database `{into}` beside `{}`: `cargo xtask run{option} {name} -- psql {into}`",
-        units::count(source.manifest.rows()),
+        "{} restored and compared, into the database `{into}` beside `{}`: `cargo xtask run{option} {name} -- psql {into}`",
+        units::plural(source.manifest.rows(), "row"),
         place.login.database,
     ));
     Ok(Exit::Done)

@@ -67,9 +67,9 @@ pub async fn run(cx: &Context, args: &RestoreArgs, instance: &Instance, file: &P
     tell(&wanting, &place.login.user, live);
     tell_locales([(live.as_str(), &wanting.other_locale)]);
     ui::tell(format!(
-        "{}, {} rows restored in {}, into `{live}`",
+        "{}, {} restored in {}, into `{live}`",
         units::plural(tables, "table"),
-        units::count(rows),
+        units::plural(rows, "row"),
         units::seconds(begun.elapsed()),
     ));
     if args.into.is_none() {

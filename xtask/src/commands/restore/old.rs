@@ -91,7 +91,7 @@ fn tell_undone(cx: &Context, args: &RestoreArgs, back: &Back, took: &[Duration],
     };
     if let (Some((kept, _)), Some(keys)) = (&back.redis, keys) {
         undone.push(json!({ "name": kept.name, "replaced": kept.time(), "backup": kept.backup, "keys": keys }));
-        let keys = units::plural(usize::try_from(keys)?, "key");
+        let keys = units::plural(keys, "key");
         rows.push(vec![kept.name.clone(), kept.time().map_or_else(String::new, as_before), keys]);
         what.push(kept.name.clone());
     }

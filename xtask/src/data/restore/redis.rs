@@ -155,7 +155,7 @@ fn load(
     ensure!(
         is_all(loaded.0, redis.keys, redis.expiring),
         "{} were loaded, and {} were backed up",
-        units::plural(usize::try_from(loaded.0)?, "key"),
+        units::plural(loaded.0, "key"),
         units::count(redis.keys)
     );
     Ok(Side { keys: loaded.0, expiring: loaded.1, ..side })
@@ -207,7 +207,7 @@ impl Side {
             ensure!(
                 is_all(keys, self.keys, self.expiring),
                 "redis took over {} instead of {}",
-                units::plural(usize::try_from(keys)?, "key"),
+                units::plural(keys, "key"),
                 units::count(self.keys)
             );
             Ok(())
