@@ -9,6 +9,8 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use known::Found;
+
 use super::backup::before::{self, Before, Choice};
 use crate::cli::{
     MigrateArgs, MigrateCheckArgs, MigrateNewArgs, MigratePlanArgs, MigrateRepairArgs, MigrateRevertArgs,
@@ -132,21 +134,28 @@ async fn apply(cx: &Context, args: &MigrateRunArgs) -> Result<Exit> {
     // Another server is not this instance's to guard; its database's own lock is.
     let is_ours = args.other.url.is_none();
     let _lock = if is_ours { Some(cx.lock().await?) } else { None };
-    if let Some(instance) = cx.instance()?.filter(|_| is_ours) {
-        upgrade::refuse_if_interrupted(cx, &instance)?;
+    let instance = if is_ours { cx.instance()? } else { None };
+    let mut found = Found::Unknown;
+    if let Some(instance) = &instance {
+        upgrade::refuse_if_interrupted(cx, instance)?;
+        found = known::look(cx, instance, &names).await?;
     }
-    if is_ours && known::is_done(cx, &names).await? {
-        return tell_ran(cx, args.json, names.len(), &[], begun, "migration");
-    }
-    let mut set = open_either(cx, &names, &args.other).await?;
+    let mut set = match found {
+        Found::Done => return tell_ran(cx, args.json, names.len(), &[], begun, "migration"),
+        Found::Changed(targets) => {
+            let asking = target::ask_all(targets, migrate::question, migrate::answer);
+            Set::read(&cx.repository.root, &cx.stack, &names, asking).await?
+        }
+        Found::Unknown => open_either(cx, &names, &args.other).await?,
+    };
     known::forget(cx)?;
     let fate = if args.each { Fate::Own } else { Fate::Shared };
     let waiting = Waiting::new("migrating");
     let ran = set.apply(gaps(args.fill_gaps), fate, timeouts(&args.timeouts)).await;
     drop(waiting);
     let ran = ran?;
-    if is_ours && ran.is_empty() {
-        known::note_done(cx, &names, &mut set, begun).await?;
+    if let Some(instance) = instance.filter(|_| ran.is_empty()) {
+        known::note_done(cx, &instance, &names, &mut set, begun).await?;
     }
     let databases = set.members.len();
     target::leave_to_exit(set);

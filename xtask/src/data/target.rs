@@ -1,6 +1,7 @@
 //! A database that a verb works on: connected, and proven to be this instance's by the `cluster_name` that it answers.
 
 use anyhow::{Context, Result, bail};
+use futures_util::future::join_all;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
@@ -91,7 +92,22 @@ pub async fn open_asking<'a, T>(
         let answer = read(row, &mut target).await?;
         Ok((target, answer))
     });
-    futures_util::future::join_all(opening).await.into_iter().collect()
+    join_all(opening).await.into_iter().collect()
+}
+
+/// As [`open_asking`], of databases that are open.
+pub async fn ask_all<'a, T>(
+    targets: Vec<Target<'a>>,
+    expressions: impl Fn(&Postgres) -> String,
+    read: impl AsyncFn(PgRow, &mut Target<'a>) -> Result<T>,
+) -> Result<Vec<(Target<'a>, T)>> {
+    let (expressions, read) = (&expressions, &read);
+    let asking = targets.into_iter().map(async |mut target| {
+        let row = ask(&mut target.connection, expressions(target.postgres)).await?;
+        let answer = read(row, &mut target).await?;
+        Ok((target, answer))
+    });
+    join_all(asking).await.into_iter().collect()
 }
 
 /// As [`open_asking`], of the database of that short name where somebody says it is. It cannot be proven to be the right

@@ -12,6 +12,7 @@ use crate::data::migrate::{self, Set, source};
 use crate::data::target::{self, Target};
 use crate::engine::Engine;
 use crate::engine::server::Server;
+use crate::instance::Instance;
 use crate::instance::known::Known;
 use crate::stack::Service;
 use crate::stack::model::Postgres;
@@ -50,43 +51,65 @@ fn subject(name: &str) -> String {
     format!("histories of {name}")
 }
 
-/// Whether the databases were found migrated with these very files, and their histories have not changed since: then no file
-/// need be read, and no row be sent. Whatever is wrong, the long way tells.
-pub async fn is_done(cx: &Context, names: &[String]) -> Result<bool> {
-    let Some(instance) = cx.instance()? else { return Ok(false) };
-    let known = Known::read(&instance);
-    if names.iter().any(|name| known.of(&subject(name)).is_none()) {
-        return Ok(false);
-    }
-    let Some(files) = files_of(cx, names)? else { return Ok(false) };
-    let is_noted = |(name, files): (&String, &String)| known.of(&subject(name)).is_some_and(|of| of.starts_with(files));
-    if !files.iter().all(is_noted) {
-        return Ok(false);
-    }
-    let engine = Engine::of(&cx.repository, &cx.stack, &instance);
-    let read = async |row: PgRow, target: &mut Target<'_>| {
-        let files = files.get(target.name()).map(String::as_str).unwrap_or_default();
-        let fingerprint = migrate::read_fingerprint(&row, target.postgres)?;
-        Ok(known.holds(&subject(target.name()), &format!("{files} {fingerprint}")))
-    };
-    let opened = target::open_asking(&engine, &cx.stack, names, migrate::fingerprint, read).await;
-    Ok(opened.is_ok_and(|opened| opened.iter().all(|(_, is_same)| *is_same)))
+/// What [`look`] found.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// Nothing is to be done.
+    Done,
+    /// What the long way finds out; these databases are open already.
+    Changed(Vec<Target<'a>>),
+    /// What the long way finds out, or what is wrong.
+    Unknown,
 }
 
-/// Notes what [`is_done`] looks for, of a set that was read after the verb had `begun`. Files that were changed since then
+/// Whether the databases were found migrated with these very files, and their histories have not changed since: then no file
+/// need be read, and no row be sent.
+pub async fn look<'a>(cx: &'a Context, instance: &Instance, names: &[String]) -> Result<Found<'a>> {
+    let known = Known::read(instance);
+    if names.iter().any(|name| known.of(&subject(name)).is_none()) {
+        return Ok(Found::Unknown);
+    }
+    let engine = Engine::of(&cx.repository, &cx.stack, instance);
+    let read = async |row: PgRow, target: &mut Target<'_>| migrate::read_fingerprint(&row, target.postgres);
+    let opening = target::open_asking(&engine, &cx.stack, names, migrate::fingerprint, read);
+    // The servers begin first: what they do for a connection takes longer than to look at hundreds of files.
+    let looking = async {
+        // Connected, they are told the user; only then do they begin.
+        tokio::task::yield_now().await;
+        files_of(cx, names)
+    };
+    let (opened, files) = tokio::join!(opening, looking);
+    let (Ok(opened), Some(files)) = (opened, files?) else { return Ok(Found::Unknown) };
+    let is_same = |(target, fingerprint): &(Target<'_>, String)| {
+        let files = files.get(target.name()).map(String::as_str).unwrap_or_default();
+        known.holds(&subject(target.name()), &format!("{files} {fingerprint}"))
+    };
+    if opened.iter().all(is_same) {
+        target::leave_to_exit(opened);
+        return Ok(Found::Done);
+    }
+    Ok(Found::Changed(opened.into_iter().map(|(target, _)| target).collect()))
+}
+
+/// Notes what [`look`] looks for, of a set that was read after the verb had `begun`. Files that were changed since then
 /// may still change unseen, and nothing is noted: but for a verb that took long.
-pub async fn note_done(cx: &Context, names: &[String], set: &mut Set<'_>, begun: Instant) -> Result<()> {
-    let Some(instance) = cx.instance()? else { return Ok(()) };
+pub async fn note_done(
+    cx: &Context,
+    instance: &Instance,
+    names: &[String],
+    set: &mut Set<'_>,
+    begun: Instant,
+) -> Result<()> {
     if begun.elapsed() > SOON {
         return Ok(());
     }
     let Some(files) = files_of(cx, names)? else { return Ok(()) };
     // A database without migrations has no history to note.
     let Ok(fingerprints) = set.fingerprints().await else { return Ok(()) };
-    let mut known = Known::read(&instance);
+    let mut known = Known::read(instance);
     for (name, fingerprint) in fingerprints {
         let files = files.get(name).map(String::as_str).unwrap_or_default();
         known.note(&subject(name), &format!("{files} {fingerprint}"));
     }
-    known.write(&instance)
+    known.write(instance)
 }

@@ -68,7 +68,7 @@ pub fn state(root: &Path, folders: &[PathBuf]) -> Result<Option<String>> {
         hash.update(folder.as_os_str().as_bytes()).update(&[0]);
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
         let mut entries: Vec<DirEntry> = entries.collect::<Result<_, std::io::Error>>()?;
-        entries.sort_by_key(DirEntry::file_name);
+        entries.sort_by_cached_key(DirEntry::file_name);
         for entry in entries {
             // Of a link, its target counts.
             let metadata = entry.metadata().and_then(|metadata| match metadata.is_symlink() {
