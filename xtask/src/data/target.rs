@@ -20,6 +20,8 @@ pub struct Target<'a> {
     pub door: Door,
     pub login: Login,
     pub connection: PgConnection,
+    /// Whether the server is one of this instance: its login may do everything there.
+    pub is_ours: bool,
 }
 
 impl Target<'_> {
@@ -88,7 +90,7 @@ pub async fn open_asking<'a, T>(
             .await
             .with_context(|| format!("cannot connect to `{}`", service.short_name))?;
         let row = prove(&mut connection, server, expressions(postgres)).await?;
-        let mut target = Target { service, postgres, door, login, connection };
+        let mut target = Target { service, postgres, door, login, connection, is_ours: true };
         let answer = read(row, &mut target).await?;
         Ok((target, answer))
     });
@@ -141,7 +143,7 @@ pub async fn open_at<'a, T>(
                 .body(format!("  it answers `{answered}`: `{other}` of an instance\n"))
         );
     }
-    let mut target = Target { service, postgres, door, login, connection };
+    let mut target = Target { service, postgres, door, login, connection, is_ours: false };
     let answer = read(row, &mut target).await?;
     Ok(vec![(target, answer)])
 }

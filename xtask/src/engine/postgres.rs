@@ -96,6 +96,15 @@ pub fn uncompressed_pages(lasting: Lasting) -> String {
     )
 }
 
+/// Writes what a transaction has logged to the disk before its COMMIT, which has but its own record to wait for then: a
+/// statement, or nothing before version 17. A login from which somebody took the function away cannot say it.
+pub fn flush_log(connection: &PgConnection) -> &'static str {
+    match connection.server_version_num() {
+        Some(170_000..) => "SELECT pg_catalog.pg_logical_emit_message(false, '', '', true);\n",
+        _ => "",
+    }
+}
+
 /// Of a row of `pg_stat_activity`: who it is.
 pub const CLIENT: &str = "concat(coalesce(nullif(application_name, ''), 'a client without a name'), ' (pid ', pid, ', user ', \
     usename, ', since ', to_char(backend_start, 'HH24:MI:SS'), ')')";

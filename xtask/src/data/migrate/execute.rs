@@ -21,7 +21,7 @@ use super::locks::{self, Patience, Timeouts};
 use super::plan::{Direction, Segment, Step};
 use super::source::{Migration, Source};
 use crate::data::target::Target;
-use crate::engine::postgres::{Lasting, literal, uncompressed_pages, without_limits_of_waiting};
+use crate::engine::postgres::{Lasting, flush_log, literal, uncompressed_pages, without_limits_of_waiting};
 
 /// Once one database has failed, the others have this long to say whether they fail as well.
 const GRACE: Duration = Duration::from_secs(1);
@@ -172,6 +172,9 @@ impl<'j, 'a> Job<'j, 'a> {
         let mut records = records(&self.history, planned, &done.nanoseconds);
         if done.catalog.is_some() {
             records.push_str(&self.catalog_record(done.catalog.as_ref())?);
+        }
+        if self.target.is_ours {
+            records.push_str(flush_log(&self.target.connection));
         }
         if let Err(error) = sqlx::raw_sql(AssertSqlSafe(records)).execute(&mut self.target.connection).await {
             return Ok(Outcome::of(error));
