@@ -103,10 +103,11 @@ fn copy(query: &str) -> String {
     format!("COPY (\n{query}\n) TO STDOUT")
 }
 
-/// Values read the same on every connection after this, and nothing can be changed.
+/// Values read the same on every connection after this, and nothing can be changed. Queries are not compiled: for a check,
+/// that takes a server that can do it longer than the check does.
 pub async fn prepare(connection: &mut PgConnection) -> Result<()> {
     let settings = "SET default_transaction_read_only = on; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; \
-        SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1";
+        SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET jit = off";
     sqlx::raw_sql(AssertSqlSafe(settings.to_owned())).execute(connection).await?;
     Ok(())
 }

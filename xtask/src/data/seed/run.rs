@@ -102,9 +102,10 @@ async fn prepare(
     let name = job.target.name().to_owned();
     let connection = &mut job.target.connection;
     // A server notices that its client is gone only when it is told to look: else a killed run's work goes on for minutes.
+    // One that compiles queries takes ten times as long for what is run once.
     let begin = format!(
         "BEGIN; SET LOCAL lock_timeout = '{TABLE_PATIENCE}'; SET LOCAL client_connection_check_interval = '200ms'; \
-         SET LOCAL xtask.scale = '{}'; SELECT {}, {}; {}; SELECT {}",
+         SET LOCAL jit = off; SET LOCAL xtask.scale = '{}'; SELECT {}, {}; {}; SELECT {}",
         job.scale,
         uncompressed_pages(Lasting::Transaction),
         without_limits_of_waiting(connection, Lasting::Transaction),
