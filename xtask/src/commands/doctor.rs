@@ -12,7 +12,7 @@ use crate::doctor::{Finding, Level, backups, crates, machine, pins, services, to
 use crate::engine::Engine;
 use crate::stack::fault::Faults;
 use crate::stack::resolve;
-use crate::ui::{self, Exit, paint, units};
+use crate::ui::{self, Exit, failure, paint, units};
 
 pub async fn run(global: &Global, args: &DoctorArgs) -> Result<Exit> {
     let mut findings = rust();
@@ -73,7 +73,7 @@ async fn look(cx: &Context) -> Vec<Finding> {
     let instance = match cx.instance() {
         Ok(instance) => instance,
         Err(error) => {
-            findings.push(Finding::new("instance-unreadable", Level::Error, format!("{error:#}")));
+            findings.push(Finding::new("instance-unreadable", Level::Error, failure::in_a_line(&error)));
             None
         }
     };
@@ -109,7 +109,7 @@ fn told(looked: Result<Vec<Finding>>) -> Vec<Finding> {
 }
 
 fn not_looked(error: &anyhow::Error) -> Finding {
-    Finding::new("not-looked", Level::Error, format!("{error:#}"))
+    Finding::new("not-looked", Level::Error, failure::in_a_line(error))
 }
 
 /// The faults of the configuration as findings; `None` if it is not the configuration that is wrong.

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::engine::server::Observed;
 use crate::instance::EngineKind;
 use crate::stack::Service;
-use crate::ui::{self, Exit, table, units};
+use crate::ui::{self, Exit, failure, table, units};
 
 /// How long one server may take to answer before it counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -133,7 +133,7 @@ fn blank(service: &Service, state: State) -> Line {
 async fn line(engine: &Engine<'_>, service: &Service, observed: Result<Observed>) -> Line {
     let data_bytes = || engine.data_bytes(&service.short_name);
     match observed {
-        Err(error) => Line { problem: Some(format!("{error:#}")), ..blank(service, State::NotReady) },
+        Err(error) => Line { problem: Some(failure::in_a_line(&error)), ..blank(service, State::NotReady) },
         Ok(Observed::Absent) => blank(service, State::Absent),
         Ok(Observed::Stopped) => Line { data_bytes: data_bytes(), ..blank(service, State::Stopped) },
         Ok(Observed::Died { started }) => Line {
@@ -159,7 +159,7 @@ async fn line(engine: &Engine<'_>, service: &Service, observed: Result<Observed>
                     max_connections: answer.max_connections,
                     ..running
                 },
-                Ok(Err(error)) => Line { problem: Some(format!("{error:#}")), ..running },
+                Ok(Err(error)) => Line { problem: Some(failure::in_a_line(&error)), ..running },
                 Err(_) => Line { problem: Some(format!("no answer within {} s", PATIENCE.as_secs())), ..running },
             }
         }

@@ -23,7 +23,7 @@ use crate::instance::lock::Lock;
 use crate::instance::{EngineKind, Instance, random_id, registry};
 use crate::ports;
 use crate::stack::{Kind, Service};
-use crate::ui::{self, Exit, Failure, progress::Waiting, table, units};
+use crate::ui::{self, Exit, Failure, failure, progress::Waiting, table, units};
 
 /// How long one service may take that another verb needs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ pub async fn run(cx: &mut Context, args: &UpArgs) -> Result<Exit> {
     }
     instance.save()?;
     if let Err(error) = registry::note(&instance) {
-        ui::tell(format!("note: other checkouts cannot look this instance up: {error:#}"));
+        ui::tell(format!("note: other checkouts cannot look this instance up: {}", failure::in_a_line(&error)));
     }
     let names = runnable(cx, args, choice.engine, &selected)?;
     if args.auto_ports {
@@ -365,11 +365,11 @@ fn report(
                     "state": if result.is_ok() { "ready" } else { "failed" },
                     "version": result.as_ref().ok().map(|started| &started.version),
                     "seconds": result.as_ref().ok().map(|started| started.took.as_secs_f64()),
-                    "error": result.as_ref().err().map(|error| format!("{error:#}")),
+                    "error": result.as_ref().err().map(failure::in_a_line),
                 })
             })
             .collect();
-        let error = migrated.error.as_ref().map(|error| format!("{error:#}"));
+        let error = migrated.error.as_ref().map(failure::in_a_line);
         ui::json(&json!({
             "stack": cx.stack.name, "engine": engine, "services": services, "migration_error": error,
         }))?;
@@ -410,13 +410,13 @@ fn report(
             let option = cx.stack_option();
             let database = steps.iter().find(|step| step.service.postgres().is_some());
             let psql = database
-                .map_or_else(String::new, |step| format!(", `cargo xtask{option} psql {}`", step.service.short_name));
+                .map_or_else(String::new, |step| format!(", `cargo xtask psql{option} {}`", step.service.short_name));
             let has_seeds = |step: &&Step<'_>| {
                 let seeds = step.service.postgres().map(|postgres| cx.repository.root.join(&postgres.seeds));
                 step.action == Action::Create && seeds.is_some_and(|seeds| seeds.is_dir())
             };
             let seed = match steps.iter().any(|step| has_seeds(&step)) {
-                true => format!("`cargo xtask{option} seed`, "),
+                true => format!("`cargo xtask seed{option}`, "),
                 false => String::new(),
             };
             ui::tell(format!(

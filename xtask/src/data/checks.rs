@@ -16,6 +16,7 @@ use super::merge::{self, Rest};
 use super::target::Target;
 use crate::files;
 use crate::stack::fault::{Fault, Faults};
+use crate::ui::failure;
 
 /// One name, and what each database is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +107,7 @@ pub async fn check(check: &Check, targets: &[Target<'_>]) -> Result<Checked> {
     let databases = check.sides.iter().map(|side| side.database.clone()).collect();
     let mut checked = Checked { name: check.name.clone(), databases, rows: 0, wrong: Vec::new(), problem: None };
     if let Err(error) = ask(check, targets, &mut checked).await {
-        checked.problem = Some(format!("{error:#}"));
+        checked.problem = Some(failure::in_a_line(&error));
     }
     Ok(checked)
 }

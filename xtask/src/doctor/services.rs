@@ -16,7 +16,7 @@ use crate::ports;
 use crate::stack::fault::is_secret;
 use crate::stack::model::SettingGroup;
 use crate::stack::{Kind, Service, Stack};
-use crate::ui::Failure;
+use crate::ui::{Failure, failure};
 
 pub fn taken_ports(stack: &Stack, running: &[Server], option: &str) -> Result<Vec<Finding>> {
     let ours: Vec<u16> = running.iter().map(|server| server.port).collect();
@@ -132,7 +132,7 @@ pub fn instance(stack: &Stack, instance: &Instance) -> Result<Vec<Finding>> {
 }
 
 fn unreadable(name: &str, error: &anyhow::Error) -> Finding {
-    let finding = Finding::new("record-unreadable", Level::Error, format!("{name}: {error:#}"));
+    let finding = Finding::new("record-unreadable", Level::Error, format!("{name}: {}", failure::in_a_line(error)));
     match error.downcast_ref::<Failure>().and_then(|failure| failure.hint.clone()) {
         Some(hint) => finding.fix(hint),
         None => finding,

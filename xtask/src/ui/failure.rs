@@ -113,30 +113,46 @@ fn body(failure: &Failure) -> String {
     }
 }
 
+/// The error and its causes, each with its words if they are not said yet. What a server's error is made of says the same.
+fn causes(error: &anyhow::Error) -> Vec<(Option<String>, &(dyn std::error::Error + 'static))> {
+    let mut causes = Vec::new();
+    let mut said = String::new();
+    for cause in error.chain() {
+        let of_server = said_by_server(cause);
+        let is_of_server = of_server.is_some();
+        let words = of_server.unwrap_or_else(|| cause.to_string());
+        let is_new = causes.is_empty() || !said.contains(&words);
+        said.push_str(&words);
+        causes.push((is_new.then_some(words), cause));
+        if is_of_server {
+            break;
+        }
+    }
+    causes
+}
+
+/// The error and its causes in one line, for tables and scripts.
+pub fn in_a_line(error: &anyhow::Error) -> String {
+    causes(error).into_iter().filter_map(|(words, _)| words).collect::<Vec<_>>().join(": ")
+}
+
 /// The error as it is printed.
 pub fn rendered(error: &anyhow::Error) -> String {
     let mut text = String::new();
     let mut hint = None;
-    let mut said = String::new();
     // A failure that is the context of another error is not in the chain under its own type.
     let mut context = error.downcast_ref::<Failure>();
-    for (depth, cause) in error.chain().enumerate() {
-        let of_server = said_by_server(cause);
-        let is_of_server = of_server.is_some();
-        let words = of_server.unwrap_or_else(|| cause.to_string());
-        if depth == 0 {
-            text.push_str(&format!("{} {words}\n", paint(BAD.bold(), "error:")));
-        } else if !said.contains(&words) {
-            text.push_str(&format!("  {} {words}\n", paint(STRONG, "caused by:")));
+    for (depth, (words, cause)) in causes(error).into_iter().enumerate() {
+        if let Some(words) = words {
+            text.push_str(&match depth {
+                0 => format!("{} {words}\n", paint(BAD.bold(), "error:")),
+                _ => format!("  {} {words}\n", paint(STRONG, "caused by:")),
+            });
         }
-        said.push_str(&words);
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             context = context.filter(|context| !std::ptr::eq(*context, failure));
             text.push_str(&body(failure));
             hint = failure.hint.as_ref().or(hint);
-        }
-        if is_of_server {
-            break;
         }
     }
     if let Some(failure) = context {

@@ -102,6 +102,11 @@ fn all_databases_are_seeded_once_and_fit_each_other() {
     let found = checkout.run(&["check", "references", "--json"]).exits(3).json();
     let gaps = found["checks"].as_array().unwrap().iter().find(|one| one["name"] == "stream_gaps").unwrap();
     assert_eq!(gaps["wrong"][0]["rows"], 1, "{gaps:#}");
+    // What a server says is told once, without the place in its source.
+    checkout.sql("progress", "ALTER TABLE user_progress RENAME TO other");
+    let found = checkout.run(&["check", "references"]).exits(3);
+    let said = "user_progress.progress.sql: the server says: relation \"user_progress\" does not exist\n";
+    assert!(found.out.contains(said), "no {said:?} in\n{}", found.out);
 }
 
 /// Two databases with one table each, and seeds for it.

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::data::backup::manifest::{Manifest, Origin, Subject};
 use crate::data::backup::store::{Kept, Store};
 use crate::data::backup::{export, verify};
-use crate::ui::{self, Exit, Failure, paint, table, units};
+use crate::ui::{self, Exit, Failure, failure, paint, table, units};
 
 pub fn list(cx: &Context, args: &BackupListArgs) -> Result<Exit> {
     let store = store(cx, args.at.as_deref())?;
@@ -91,7 +91,7 @@ fn as_json(kept: &Kept, manifest: &Result<Manifest>) -> Value {
             value["rows"] = json!(manifest.rows());
             value["label"] = json!(manifest.label);
         }
-        Err(error) => value["error"] = json!(format!("{error:#}")),
+        Err(error) => value["error"] = json!(failure::in_a_line(error)),
     }
     value
 }

@@ -18,7 +18,7 @@ use crate::engine::server::Observed;
 use crate::files;
 use crate::stack::{Kind, Service};
 use crate::tools::{self, Input};
-use crate::ui::{self, Exit, Failure, paint, units};
+use crate::ui::{self, Exit, Failure, failure, paint, units};
 
 /// What of the shell's environment a run in the night needs as well: where programs and configuration are, and no secret.
 const ENVIRONMENT: [&str; 8] = [
@@ -185,7 +185,7 @@ pub async fn run_scheduled(cx: &Context) -> Result<Exit> {
     outcome.write(&state)?;
     let done = carry_out(cx, &schedule).await;
     outcome.ended = Some(Timestamp::now());
-    outcome.error = done.as_ref().err().map(|error| format!("{error:#}"));
+    outcome.error = done.as_ref().err().map(failure::in_a_line);
     outcome.write(&state)?;
     done
 }

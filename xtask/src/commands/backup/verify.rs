@@ -62,7 +62,7 @@ pub async fn run(cx: &Context, args: &BackupVerifyArgs) -> Result<Exit> {
                 if is_broken {
                     kept.forget_verified()?;
                 }
-                results.push(json!({ "name": kept.name, "backup": kept.backup, "error": format!("{error:#}") }));
+                results.push(json!({ "name": kept.name, "backup": kept.backup, "error": failure::in_a_line(&error) }));
                 let how = if is_broken { "broken" } else { "not opened" };
                 rows.push(vec![kept.name.clone(), kept.backup.clone(), String::new(), ui::paint(ui::BAD, how)]);
                 errors.push(error);

@@ -18,7 +18,7 @@ use super::place::Place;
 use super::remote::{Entry, Remote};
 use crate::files;
 use crate::stack::Repository;
-use crate::ui::{Exit, Failure};
+use crate::ui::{Exit, Failure, failure};
 
 /// What the folder's name of a backup begins with that is being written.
 pub const PARTIAL: &str = ".partial-";
@@ -277,7 +277,7 @@ impl Partial {
 impl Kept {
     /// What it says of itself; whatever is wrong with that, the backup is broken.
     pub fn manifest(&self) -> Result<Manifest> {
-        let manifest = Manifest::read(&self.folder).map_err(|error| self.broken(&[format!("{error:#}")]))?;
+        let manifest = Manifest::read(&self.folder).map_err(|error| self.broken(&[failure::in_a_line(&error)]))?;
         if (manifest.name.as_str(), manifest.backup.as_str()) != (self.name.as_str(), self.backup.as_str()) {
             let says = format!("it says that it is backup `{}` of `{}`", manifest.backup, manifest.name);
             return Err(self.broken(&[says]));

@@ -11,7 +11,7 @@ use archive::part::Seal;
 
 use super::manifest::{Database, Evidence, Manifest, Subject};
 use super::store::Kept;
-use crate::ui::{Exit, Failure};
+use crate::ui::{Exit, Failure, failure};
 
 const READ_AT_ONCE: usize = 256 << 10;
 /// What [`decode`] gives of a file's begin.
@@ -50,7 +50,7 @@ pub fn content(kept: &Kept, seal: Option<&dyn Seal>) -> Result<Manifest> {
                 ensure!(begin.starts_with(RDB_MAGIC), "`{}` is no RDB file", redis.part);
                 Ok(())
             });
-            checked.err().into_iter().map(|error| format!("{error:#}")).collect()
+            checked.err().into_iter().map(|error| failure::in_a_line(&error)).collect()
         }
         Subject::PubSub(_) => Vec::new(),
     };
@@ -147,7 +147,7 @@ pub fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Vec
                 {
                     if let Err(error) = work(item) {
                         let mut faults = faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        faults.push((index, format!("{error:#}")));
+                        faults.push((index, failure::in_a_line(&error)));
                     }
                 }
             });
