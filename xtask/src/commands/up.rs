@@ -135,6 +135,15 @@ async fn prepare(
     })
 }
 
+/// Looks for what those services would start with, or fetches it, and starts nothing.
+pub async fn provide(cx: &Context, engine: &Engine<'_>, services: &[&Service]) -> Result<()> {
+    match engine {
+        Engine::Native(native) => drop(native.provide(services, &cx.toolbox()?).await?),
+        Engine::Docker(docker) => drop(docker.provide(services, BTreeMap::new(), cx.offline).await?),
+    }
+    Ok(())
+}
+
 fn cap_of(args: &UpArgs) -> Duration {
     Duration::from_secs(args.timeout_secs)
 }

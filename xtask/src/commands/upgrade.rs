@@ -72,6 +72,8 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
                 }
                 return Ok(Exit::Done);
             }
+            // Before anything is moved.
+            up::provide(cx, &engine, &services_of(cx, &from)).await?;
             let connected = if args.force { Connected::Cut } else { Connected::Refuse };
             let backed_up = old::back_up(cx, &instance, &from, to, &store, connected, &lock).await?;
             let state = State::of(&instance, from, to, &backed_up);
@@ -80,12 +82,7 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
             state
         }
     };
-    let services: Vec<&Service> = cx
-        .stack
-        .databases()
-        .map(|(service, _)| service)
-        .filter(|one| state.from.contains_key(&one.short_name))
-        .collect();
+    let services = services_of(cx, &state.from);
     let names: Vec<String> = services.iter().map(|service| service.short_name.clone()).collect();
     let majors = engine.majors(&cx.stack).await?;
     // All of them are stopped by now.
@@ -109,6 +106,11 @@ pub async fn run(cx: &Context, args: &UpgradeArgs) -> Result<Exit> {
     drop_empty(&places).await?;
     State::forget(&instance)?;
     report(cx, args, &state, &sources, &swapped, begun)
+}
+
+/// The services of those short names.
+fn services_of<'c>(cx: &'c Context, from: &BTreeMap<String, u32>) -> Vec<&'c Service> {
+    cx.stack.databases().map(|(service, _)| service).filter(|one| from.contains_key(&one.short_name)).collect()
 }
 
 /// The upgrade that goes on. One that has put nothing aside yet is begun anew: the old servers may have run on since its

@@ -391,6 +391,28 @@ fn a_prepared_transaction_is_named_before_anything_is_moved() {
     assert_eq!(checkout.sql("game", "SELECT tick FROM ticks"), "1");
 }
 
+/// A new server that cannot be is no reason to put data aside.
+#[test]
+fn what_the_new_server_needs_is_there_before_anything_is_moved() {
+    for engine in [Engine::Native, Engine::Docker] {
+        let Some(mut checkout) = on_15(engine) else { continue };
+        let before = rows(&checkout);
+        ask_for_18(&mut checkout);
+        let environment = checkout.environment.clone();
+        let (name, value, missing) = match engine {
+            Engine::Native => ("XTASK_CACHE_DIR", checkout.root.join("empty").display().to_string(), "PostgreSQL 18"),
+            Engine::Docker => ("POSTGRES_IMAGE", "localhost:9/none/postgres:18".to_owned(), "1 image missing"),
+        };
+        checkout.environment.insert(name.into(), value);
+        checkout.run(&["upgrade", "--offline"]).exits(1).says(missing).says("nothing was started");
+        assert_eq!(rows(&checkout), before, "the old server still runs");
+        assert!(kept(&checkout, engine).is_empty() && !checkout.root.join("backups/nanika").exists());
+        checkout.environment = environment;
+        checkout.run(&["upgrade"]).ok();
+        assert_eq!(rows(&checkout), before);
+    }
+}
+
 /// What is not moved is named, before and for as long as it is kept; and there is nothing to go back to but that.
 #[test]
 fn what_stays_behind_is_named() {

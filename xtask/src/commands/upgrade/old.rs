@@ -1,9 +1,10 @@
 //! The old servers: run once more, backed up, and kept from changing since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::services_of;
 use crate::commands::backup::{Order, take_set};
 use crate::commands::restore::{places, server};
 use crate::commands::up;
@@ -51,33 +52,16 @@ pub async fn back_up(
     connected: Connected,
     lock: &Lock,
 ) -> Result<BackedUp> {
-    let mut majors: Vec<u32> = from.values().copied().collect();
-    majors.dedup();
-    let [major] = majors[..] else {
-        bail!(Failure::new(Exit::Failed, "the databases are of several older versions: upgrade them one by one"))
-    };
-    let services: Vec<&Service> =
-        cx.stack.databases().map(|(service, _)| service).filter(|one| from.contains_key(&one.short_name)).collect();
+    let services = services_of(cx, from);
     let names: Vec<String> = services.iter().map(|service| service.short_name.clone()).collect();
-    ui::tell(format!("{}: PostgreSQL {major} → {to}, with a backup in between\n\n", names.join(", ")));
-    let stack = old_stack(cx, &services, major)?;
-    let old: Vec<&Service> = stack.services.iter().filter(|one| from.contains_key(&one.short_name)).collect();
-    let engine = match instance.identity.engine {
-        EngineKind::Native => Engine::Native(Native { repository: &cx.repository, stack: &stack, instance }),
-        EngineKind::Docker => {
-            let mut docker = Docker::new(&cx.repository, &stack, instance);
-            docker.compose_file.set_file_name(COMPOSE_FILE);
-            Engine::Docker(docker)
-        }
-    };
-    if let Engine::Docker(docker) = &engine {
-        docker.write_compose_file()?;
+    let majors: BTreeSet<u32> = from.values().copied().collect();
+    for major in &majors {
+        let of_major: Vec<&Service> =
+            services.iter().copied().filter(|one| from.get(&one.short_name) == Some(major)).collect();
+        let shown: Vec<&str> = of_major.iter().map(|service| service.short_name.as_str()).collect();
+        ui::tell(format!("{}: PostgreSQL {major} → {to}, with a backup in between\n\n", shown.join(", ")));
+        start(cx, instance, &of_major, *major, lock).await?;
     }
-    let started = up::start(cx, &engine, &old, lock).await;
-    if let Engine::Docker(docker) = &engine {
-        files::remove_if_present(&cx.repository.root.join(&docker.compose_file))?;
-    }
-    started?;
     let places = places(cx, instance, &names).await?;
     check_clients(&places, connected).await?;
     let behind = behind(&places).await?;
@@ -87,7 +71,8 @@ pub async fn back_up(
             format!("not moved, but kept in the old data of `{name}`: {}\n", listed(behind)),
         ));
     }
-    let label = format!("before-upgrade-{major}-to-{to}");
+    let majors: Vec<String> = majors.iter().map(u32::to_string).collect();
+    let label = format!("before-upgrade-{}-to-{to}", majors.join("-"));
     let mut held = Vec::new();
     let mut changed = Vec::new();
     for _ in 0..ROUNDS {
@@ -123,6 +108,27 @@ pub async fn back_up(
                 cx.stack_option()
             ))
     )
+}
+
+/// Runs databases with the old version that their data are of.
+async fn start(cx: &Context, instance: &Instance, services: &[&Service], major: u32, lock: &Lock) -> Result<()> {
+    let stack = old_stack(cx, services, major)?;
+    let is_asked = |one: &&Service| services.iter().any(|service| service.short_name == one.short_name);
+    let old: Vec<&Service> = stack.services.iter().filter(is_asked).collect();
+    let engine = match instance.identity.engine {
+        EngineKind::Native => Engine::Native(Native { repository: &cx.repository, stack: &stack, instance }),
+        EngineKind::Docker => {
+            let mut docker = Docker::new(&cx.repository, &stack, instance);
+            docker.compose_file.set_file_name(COMPOSE_FILE);
+            docker.write_compose_file()?;
+            Engine::Docker(docker)
+        }
+    };
+    let started = up::start(cx, &engine, &old, lock).await;
+    if let Engine::Docker(docker) = &engine {
+        files::remove_if_present(&cx.repository.root.join(&docker.compose_file))?;
+    }
+    started
 }
 
 /// Short name → the databases that an upgrade does not move, where there are some.

@@ -52,15 +52,8 @@ impl Docker<'_> {
         if services.iter().all(is_as_wanted) {
             return Ok(Prepared { has_containers: true, ..Prepared::default() });
         }
-        let are_known = services.iter().all(|service| images.contains_key(&self.stack.image_of(service)));
-        let (found, network, volumes, root) = tokio::join!(
-            async {
-                let seen = match are_known {
-                    true => images,
-                    false => images::seen(self.stack, &services).await?,
-                };
-                images::find(self.stack, &services, seen, offline).await
-            },
+        let (images, network, volumes, root) = tokio::join!(
+            self.provide(&services, images, offline),
             networks::check(self.stack, &self.project),
             async {
                 match seen.volumes {
@@ -70,10 +63,7 @@ impl Docker<'_> {
             },
             client::ask(&["info", "--format", "{{.DockerRootDir}}"]),
         );
-        let (images, missing) = found?;
-        if !missing.is_empty() {
-            bail!(missing_failure(&missing));
-        }
+        let images = images?;
         network?;
         let (look, root) = (Look { containers, volumes: volumes? }, PathBuf::from(root?.trim()));
         let mut prepared = Prepared { images, root, ..Prepared::default() };
@@ -81,6 +71,22 @@ impl Docker<'_> {
         // Where the engine keeps its volumes on this machine, their disk must have room.
         limits::check_space(&prepared.root, prepared.fresh.len())?;
         Ok(prepared)
+    }
+
+    /// The images of those services by reference; those that are not here are pulled unless `offline`.
+    pub async fn provide(
+        &self,
+        services: &[&Service],
+        known: BTreeMap<String, Image>,
+        offline: bool,
+    ) -> Result<BTreeMap<String, Image>> {
+        let are_known = services.iter().all(|service| known.contains_key(&self.stack.image_of(service)));
+        let seen = if are_known { known } else { images::seen(self.stack, services).await? };
+        let (images, missing) = images::find(self.stack, services, seen, offline).await?;
+        if !missing.is_empty() {
+            bail!(missing_failure(&missing));
+        }
+        Ok(images)
     }
 
     /// Which volumes are new, which hold a cluster, and whether each may be used: of this instance, of this major version.

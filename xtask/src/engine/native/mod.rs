@@ -110,8 +110,13 @@ impl Native<'_> {
             steps.iter().filter(|step| step.action.starts()).map(|step| step.service).collect();
         self.check_space(steps)?;
         start::check_all_data(self.stack, self.instance, &starting)?;
+        self.provide(&starting, toolbox).await
+    }
+
+    /// What those services start with; it is fetched where that is possible.
+    pub async fn provide(&self, services: &[&Service], toolbox: &Toolbox) -> Result<Programs> {
         let user = self.instance.identity.server_user.as_ref();
-        let (programs, missing) = programs::find(&starting, user, toolbox).await?;
+        let (programs, missing) = programs::find(services, user, toolbox).await?;
         if !missing.is_empty() {
             bail!(missing_failure(&missing));
         }
