@@ -34,7 +34,7 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
         ui::tell("there are no seeds");
         return Ok(Exit::Done);
     }
-    let read = async |row, target: &mut Target<'_>| record::read_on(&row, &mut target.connection).await;
+    let read = async |row, target: &mut Target<'_>| record::read_on(&row, &mut target.connection, None).await;
     let opening = target::open_asking(&engine, &cx.stack, &names, |_| record::question(), read);
     let known = Checksums::read(&instance);
     let (seeds, opened) = tokio::join!(list(cx, &known, &names), opening);

@@ -1,10 +1,11 @@
-//! `_xtask_seeds`: which seeds a database was filled with, and what emptying it destroys.
+//! `_xtask_seeds`: which seeds a database was filled with, and what emptying it destroys. It has no index: its rows are few,
+//! and written all at once.
 
 use anyhow::Result;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::engine::postgres::literal;
+use crate::engine::postgres::{flush_log, literal};
 
 /// A table that no seed fills and nothing here empties.
 const NOT_OURS: &str = r"'\_sqlx\_migrations%', '\_xtask\_%'";
@@ -45,14 +46,18 @@ pub fn question() -> String {
 /// What ran.
 pub async fn read(connection: &mut PgConnection) -> Result<Recorded> {
     let answer = sqlx::raw_sql(AssertSqlSafe(format!("SELECT {}", question()))).fetch_one(&mut *connection).await?;
-    read_on(&answer, connection).await
+    read_on(&answer, connection, None).await
 }
 
 /// Asks the rest, once the [question] is answered. Simple questions, since a second run does nothing else and is to be quick:
-/// a prepared one asks twice.
-pub async fn read_on(answer: &PgRow, connection: &mut PgConnection) -> Result<Recorded> {
+/// a prepared one asks twice. What was known `before` of a database that has no record is not asked again.
+pub async fn read_on(answer: &PgRow, connection: &mut PgConnection, before: Option<&Recorded>) -> Result<Recorded> {
     let mut recorded = Recorded { schema: answer.try_get(0)?, has_tables: true, entries: Vec::new() };
     if !answer.try_get::<bool, _>(1)? {
+        if let Some(before) = before {
+            recorded.has_tables = before.has_tables;
+            return Ok(recorded);
+        }
         let look = format!("SELECT EXISTS (SELECT FROM pg_class WHERE {})", user_table());
         recorded.has_tables = sqlx::raw_sql(AssertSqlSafe(look)).fetch_one(connection).await?.try_get(0)?;
         return Ok(recorded);
@@ -88,10 +93,12 @@ pub struct Filled {
 /// Puts these in place of all that is recorded.
 pub async fn write(connection: &mut PgConnection, schema: &str, scale: u32, filled: &[Filled]) -> Result<()> {
     let table = format!("{schema}._xtask_seeds");
+    // Where somebody publishes all tables, nothing can be deleted from one without a key unless it says by what its rows are
+    // known.
     let make = format!(
-        "CREATE TABLE IF NOT EXISTS {table} (file text PRIMARY KEY, checksum text NOT NULL, scale integer NOT NULL, \
+        "CREATE TABLE IF NOT EXISTS {table} (file text NOT NULL, checksum text NOT NULL, scale integer NOT NULL, \
          rows bigint NOT NULL, tables regclass[] NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()); \
-         DELETE FROM {table}"
+         ALTER TABLE {table} REPLICA IDENTITY FULL; DELETE FROM {table}"
     );
     let rows = filled.iter().map(|one| {
         let tables = one.tables.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
@@ -101,7 +108,8 @@ pub async fn write(connection: &mut PgConnection, schema: &str, scale: u32, fill
     let rows = rows.collect::<Vec<_>>().join(", ");
     let insert = format!("; INSERT INTO {table} (file, checksum, scale, rows, tables) VALUES {rows}");
     let insert = if filled.is_empty() { String::new() } else { insert };
-    sqlx::raw_sql(AssertSqlSafe(format!("{make}{insert}"))).execute(connection).await?;
+    let flush = flush_log(connection);
+    sqlx::raw_sql(AssertSqlSafe(format!("{make}{insert}; {flush}"))).execute(connection).await?;
     Ok(())
 }
 

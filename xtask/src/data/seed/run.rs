@@ -115,7 +115,9 @@ async fn prepare(
     let answers = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(&mut *connection).await?;
     let now = match &answers[..] {
         // What was said after the lock was taken is what is there.
-        [_, locked, recorded] if locked.try_get(0)? => record::read_on(recorded, connection).await?,
+        [_, locked, recorded] if locked.try_get(0)? => {
+            record::read_on(recorded, connection, Some(&job.recorded)).await?
+        }
         _ => {
             lock(connection, &name, can_wait, progress).await?;
             record::read(connection).await?
