@@ -480,7 +480,8 @@ async fn repair(cx: &Context, args: &MigrateRepairArgs) -> Result<Exit> {
             ui::tell(format!("  {}  {version}  the file counts as what was applied", member.target.name()));
         }
         count += repaired.len();
-        if args.catalog && member.drift().await?.is_some_and(|drift| !drift.is_empty()) {
+        // What cannot be read is replaced as well.
+        if args.catalog && member.drift().await.map_or(true, |drift| drift.is_some_and(|drift| !drift.is_empty())) {
             member.record().await?;
             ui::tell(format!("  {}  its catalog is recorded as it is", member.target.name()));
             count += 1;

@@ -201,6 +201,23 @@ fn nothing_to_do_is_known_until_something_changes() {
     checkout.run(&["migrate", "learning"]).exits(1).says("20251103090000 is recorded as failed");
     checkout.sql("learning", "UPDATE _sqlx_migrations SET success = true");
     checkout.run(&["migrate", "learning"]).ok().says("nothing to do");
+    // A failure of somebody whose file is not here.
+    let noted = || {
+        wait_until("it is noted", || {
+            checkout.run(&["migrate", "learning"]).ok().says("nothing to do");
+            is_noted()
+        });
+    };
+    noted();
+    checkout.sql("learning", "INSERT INTO _sqlx_migrations VALUES (20991231000000, 'elsewhere', now(), false, '', -1)");
+    checkout.run(&["migrate", "learning"]).exits(1).says("20991231000000 is recorded as failed");
+    checkout.sql("learning", "DELETE FROM _sqlx_migrations WHERE NOT success");
+    // Another schema is worked in, which has no history yet.
+    noted();
+    checkout.sql("learning", "CREATE SCHEMA effect");
+    checkout.run(&["migrate", "learning"]).ok().says("4 migrations in 1 database");
+    checkout.sql("learning", "SET client_min_messages = error; DROP SCHEMA effect CASCADE");
+    noted();
     // A table of the same content that is another one.
     checkout.sql("learning", "CREATE TABLE copy AS TABLE _sqlx_migrations");
     checkout.sql("learning", "DROP TABLE _sqlx_migrations; ALTER TABLE copy RENAME TO _sqlx_migrations");

@@ -176,6 +176,11 @@ fn a_changed_file_or_scale_is_told_and_done_again_only_when_agreed() {
     assert_eq!(people(&checkout, "user"), "13|12");
     checkout.run(&["seed", "user", "ai", "--again", "--yes", "--scale", "3"]).ok().says("65 rows");
     assert_eq!(people(&checkout, "user"), "33|32");
+    // Whoever reads the record of it is not waited for.
+    let mut reader = checkout.session("user");
+    reader.say("BEGIN; SELECT count(*) FROM _xtask_seeds;");
+    checkout.run(&["seed", "user", "ai", "--again", "--yes"]).ok().says("65 rows");
+    reader.end();
     // The scale of the last time stays.
     checkout.run(&["seed", "user", "ai"]).ok().says("effect is seeded at scale 3: 2 databases, unchanged");
 

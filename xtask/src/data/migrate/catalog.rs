@@ -15,6 +15,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::engine::postgres::FIRST_OF_USERS;
+use crate::ui::{Exit, Failure};
 
 /// Object to definition: `column learning_sessions.mood` to `text not null`.
 pub type Catalog = BTreeMap<String, String>;
@@ -158,7 +159,12 @@ pub fn kept(text: &str) -> Result<Catalog> {
         },
         Objects(Catalog),
     }
-    let raw: Option<Vec<Raw>> = match serde_json::from_str(text).context("the recorded catalog cannot be read")? {
+    let unreadable = || {
+        Failure::new(Exit::Failed, "the catalog that was recorded cannot be read").hint(
+            "where a newer helper has recorded it, use that one; `cargo xtask migrate repair --catalog` takes what is there",
+        )
+    };
+    let raw: Option<Vec<Raw>> = match serde_json::from_str(text).with_context(unreadable)? {
         Kept::Objects(catalog) => return Ok(catalog),
         Kept::Records { records } => {
             let all = records.iter().flat_map(|(kind, rows)| rows.iter().map(move |row| (kind, fields(row))));
@@ -169,7 +175,7 @@ pub fn kept(text: &str) -> Result<Catalog> {
             all.map(|(kind, row)| Raw::read(kind, &row.iter().map(word).collect::<Vec<_>>())).collect()
         }
     };
-    Ok(assemble(&raw.context("the recorded catalog has rows of another kind")?))
+    Ok(assemble(&raw.context("it has rows of another kind").with_context(unreadable)?))
 }
 
 /// The fields of a row in PostgreSQL's words, as its documentation has them under "Composite Type Input and Output Syntax".

@@ -15,6 +15,9 @@ pub const KEPT: &str = "_xtask_migrations";
 const IS_VERSIONS: &str = "history = '' AND version = 0";
 pub const IS_CATALOG: &str = "history = '' AND version = 1";
 
+/// The columns of sqlx's table that say what was applied.
+const COMPARED: [&str; 3] = ["version", "checksum", "success"];
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     pub version: i64,
@@ -130,20 +133,22 @@ impl History {
         state_query(&self.table(table))
     }
 
-    /// Expressions for what the histories hold, in whatever order. They need the tables to be there. A server that has just
-    /// begun a session has no function or type at hand yet, and looks up as few as can be: each takes it a while.
+    /// Expressions for which tables hold the histories, and what they hold, in whatever order. They need the tables to be
+    /// there. A server that has just begun a session has no function or type at hand yet, and looks up as few as can be: each
+    /// takes it a while.
     pub fn fingerprint(tables: &[String]) -> String {
-        let each = tables.iter().flat_map(|table| {
+        let each = tables.iter().map(|table| {
             let table = identifier(table);
-            ["version", "checksum"].map(|column| format!("ARRAY(SELECT {column} FROM {table} WHERE success)"))
+            let columns = COMPARED.map(|column| format!("ARRAY(SELECT {column} FROM {table})"));
+            format!("{}::regclass::oid, {}", literal(&table), columns.join(", "))
         });
-        each.collect::<Vec<_>>().join(", ")
+        ["current_schema()".to_owned()].into_iter().chain(each).collect::<Vec<_>>().join(", ")
     }
 
     /// What a row that begins with the expressions of a [fingerprint](Self::fingerprint) says.
     pub fn read_fingerprint(row: &PgRow, tables: &[String]) -> Result<String> {
         let mut hash = blake3::Hasher::new();
-        for index in 0..2 * tables.len() {
+        for index in 0..=(1 + COMPARED.len()) * tables.len() {
             hash.update(row.try_get_raw(index)?.as_bytes().map_err(|error| anyhow!(error))?).update(&[0]);
         }
         Ok(hash.finalize().to_hex().to_string())

@@ -16,6 +16,8 @@ pub struct Recorded {
     pub schema: String,
     /// Whether there is anything that could be filled.
     pub has_tables: bool,
+    /// Whether the table of what ran is there.
+    pub has_record: bool,
     pub entries: Vec<Entry>,
 }
 
@@ -52,8 +54,9 @@ pub async fn read(connection: &mut PgConnection) -> Result<Recorded> {
 /// Asks the rest, once the [question] is answered. Simple questions, since a second run does nothing else and is to be quick:
 /// a prepared one asks twice. What was known `before` of a database that has no record is not asked again.
 pub async fn read_on(answer: &PgRow, connection: &mut PgConnection, before: Option<&Recorded>) -> Result<Recorded> {
-    let mut recorded = Recorded { schema: answer.try_get(0)?, has_tables: true, entries: Vec::new() };
-    if !answer.try_get::<bool, _>(1)? {
+    let (schema, has_record) = (answer.try_get(0)?, answer.try_get(1)?);
+    let mut recorded = Recorded { schema, has_tables: true, has_record, entries: Vec::new() };
+    if !has_record {
         if let Some(before) = before {
             recorded.has_tables = before.has_tables;
             return Ok(recorded);
@@ -91,25 +94,33 @@ pub struct Filled {
 }
 
 /// Puts these in place of all that is recorded.
-pub async fn write(connection: &mut PgConnection, schema: &str, scale: u32, filled: &[Filled]) -> Result<()> {
-    let table = format!("{schema}._xtask_seeds");
-    // Where somebody publishes all tables, nothing can be deleted from one without a key unless it says by what its rows are
-    // known.
+pub async fn write(
+    connection: &mut PgConnection,
+    recorded: &Recorded,
+    scale: u32,
+    filled: &[Filled],
+) -> Result<(), sqlx::Error> {
+    let table = format!("{}._xtask_seeds", recorded.schema);
     let make = format!(
         "CREATE TABLE IF NOT EXISTS {table} (file text NOT NULL, checksum text NOT NULL, scale integer NOT NULL, \
-         rows bigint NOT NULL, tables regclass[] NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()); \
-         ALTER TABLE {table} REPLICA IDENTITY FULL; DELETE FROM {table}"
+         rows bigint NOT NULL, tables regclass[] NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()); "
     );
+    // Where somebody publishes all tables, nothing can be deleted from one without a key unless it says by what its rows are
+    // known. Whoever reads it would have to be waited for, so it is said once.
+    let make = match recorded.has_record {
+        true => make,
+        false => format!("{make}ALTER TABLE {table} REPLICA IDENTITY FULL; "),
+    };
     let rows = filled.iter().map(|one| {
         let tables = one.tables.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let (file, checksum) = (literal(&one.file), literal(&one.checksum));
         format!("({file}, {checksum}, {scale}, {}, '{{{tables}}}')", one.rows)
     });
     let rows = rows.collect::<Vec<_>>().join(", ");
-    let insert = format!("; INSERT INTO {table} (file, checksum, scale, rows, tables) VALUES {rows}");
+    let insert = format!("INSERT INTO {table} (file, checksum, scale, rows, tables) VALUES {rows}; ");
     let insert = if filled.is_empty() { String::new() } else { insert };
     let flush = flush_log(connection);
-    sqlx::raw_sql(AssertSqlSafe(format!("{make}{insert}; {flush}"))).execute(connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(format!("{make}DELETE FROM {table}; {insert}{flush}"))).execute(connection).await?;
     Ok(())
 }
 

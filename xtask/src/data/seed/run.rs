@@ -180,7 +180,10 @@ async fn prepare(
         let trouble = of_server(&error);
         failed(&name, "a deferred constraint", count, trouble, hint).unwrap_or_else(|| error.into())
     })?;
-    record::write(connection, &now.schema, job.scale, &filled).await?;
+    record::write(connection, &now, job.scale, &filled).await.map_err(|error| {
+        let trouble = of_server(&error);
+        failed(&name, "the record of what ran", count, trouble, hint).unwrap_or_else(|| error.into())
+    })?;
     progress.say(&name, None);
     Ok(Outcome { files: filled, took: begun.elapsed(), was_done: false })
 }

@@ -40,6 +40,12 @@ fn alterations_by_hand_have_names() {
     assert!(objects.contains(&"column learning_sessions.mood") && !objects.contains(&"table a"), "{objects:?}");
     checkout.run(&["migrate", "repair", "learning", "--catalog"]).ok();
     checkout.run(&["migrate", "check", "learning"]).ok();
+    // As a helper of later years may have recorded it.
+    checkout
+        .sql("learning", "UPDATE _xtask_migrations SET text = '{\"later\": [1]}' WHERE history = '' AND version = 1");
+    checkout.run(&["migrate", "check", "learning"]).exits(1).says("cannot be read").says("migrate repair --catalog");
+    checkout.run(&["migrate", "repair", "learning", "--catalog"]).ok().says("its catalog is recorded as it is");
+    checkout.run(&["migrate", "check", "learning"]).ok();
 }
 
 /// Nothing may be deleted from a published table whose rows are known by nothing.
