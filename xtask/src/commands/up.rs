@@ -18,7 +18,7 @@ use crate::engine::docker::images::Image;
 use crate::engine::docker::project;
 use crate::engine::native::programs::Programs;
 use crate::engine::plan::{Action, Started, Step};
-use crate::engine::{self, Engine, docker, redis};
+use crate::engine::{self, Engine, docker, native, redis};
 use crate::instance::lock::Lock;
 use crate::instance::{EngineKind, Instance, random_id, registry};
 use crate::ports;
@@ -138,7 +138,9 @@ async fn prepare(
 /// Looks for what those services would start with, or fetches it, and starts nothing.
 pub async fn provide(cx: &Context, engine: &Engine<'_>, services: &[&Service]) -> Result<()> {
     match engine {
-        Engine::Native(native) => drop(native.provide(services, &cx.toolbox()?).await?),
+        Engine::Native(native) => {
+            native.provide(services, &cx.toolbox()?).await?.map_err(|missing| native::missing_failure(&missing))?;
+        }
         Engine::Docker(docker) => drop(docker.provide(services, BTreeMap::new(), cx.offline).await?),
     }
     Ok(())

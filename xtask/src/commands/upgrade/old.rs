@@ -124,7 +124,11 @@ async fn start(cx: &Context, instance: &Instance, services: &[&Service], major: 
             Engine::Docker(docker)
         }
     };
-    let started = up::start(cx, &engine, &old, lock).await;
+    let started = async {
+        up::provide(cx, &engine, &old).await?;
+        up::start(cx, &engine, &old, lock).await
+    };
+    let started = started.await;
     if let Engine::Docker(docker) = &engine {
         files::remove_if_present(&cx.repository.root.join(&docker.compose_file))?;
     }

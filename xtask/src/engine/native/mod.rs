@@ -18,7 +18,7 @@ pub mod template;
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::limits;
 use super::plan::{Action, Started, Step, why_changed};
@@ -110,17 +110,18 @@ impl Native<'_> {
             steps.iter().filter(|step| step.action.starts()).map(|step| step.service).collect();
         self.check_space(steps)?;
         start::check_all_data(self.stack, self.instance, &starting)?;
-        self.provide(&starting, toolbox).await
+        Ok(self.provide(&starting, toolbox).await?.map_err(|missing| {
+            let services = missing.iter().flat_map(|one| &one.services);
+            let options: String = services.map(|service| format!(" --without {service}")).collect();
+            missing_failure(&missing).hint(format!("to go on without: `cargo xtask up{options}`"))
+        })?)
     }
 
-    /// What those services start with; it is fetched where that is possible.
-    pub async fn provide(&self, services: &[&Service], toolbox: &Toolbox) -> Result<Programs> {
+    /// What those services start with, fetched where that is possible, or all that cannot be found.
+    pub async fn provide(&self, services: &[&Service], toolbox: &Toolbox) -> Result<Result<Programs, Vec<Missing>>> {
         let user = self.instance.identity.server_user.as_ref();
         let (programs, missing) = programs::find(services, user, toolbox).await?;
-        if !missing.is_empty() {
-            bail!(missing_failure(&missing));
-        }
-        Ok(programs)
+        Ok(if missing.is_empty() { Ok(programs) } else { Err(missing) })
     }
 
     fn check_space(&self, steps: &[Step<'_>]) -> Result<()> {
@@ -203,7 +204,8 @@ pub fn runs(kind: &Kind) -> bool {
     !matches!(kind, Kind::Tool(_))
 }
 
-fn missing_failure(missing: &[Missing]) -> Failure {
+/// Names each program that was not found, where it was looked for, and the ways to get it.
+pub fn missing_failure(missing: &[Missing]) -> Failure {
     let mut body = String::new();
     for one in missing {
         body.push_str(&format!("  {}, for {}\n", one.what, one.services.join(", ")));
@@ -215,8 +217,7 @@ fn missing_failure(missing: &[Missing]) -> Failure {
             body.push_str(&format!("      {way}\n"));
         }
     }
-    let services: Vec<&str> = missing.iter().flat_map(|one| one.services.iter().map(String::as_str)).collect();
-    let options: String = services.iter().map(|service| format!(" --without {service}")).collect();
-    let title = format!("{} cannot run here, nothing was started", units::plural(services.len(), "service"));
-    Failure::new(Exit::Failed, title).body(body).hint(format!("to go on without: `cargo xtask up{options}`"))
+    let services: usize = missing.iter().map(|one| one.services.len()).sum();
+    let title = format!("{} cannot run here, nothing was started", units::plural(services, "service"));
+    Failure::new(Exit::Failed, title).body(body)
 }
