@@ -59,32 +59,33 @@ mod kind {
 }
 
 /// What is asked of each catalog, as it stands there: casts and concatenations cost a server that has just begun a session
-/// more than the rows do. By kind: the columns, and of which rows.
+/// more than the rows do. So does a number beside an OID: in quotes it is an OID as well, and the server need not look for an
+/// operator between the two. By kind: the columns, and of which rows.
 fn questions() -> [(&'static str, &'static str, String); 15] {
-    let of_users = |number: &str, of: &str| format!("{of} WHERE {number} >= {FIRST_OF_USERS}");
+    let of_users = |number: &str, of: &str| format!("{of} WHERE {number} >= '{FIRST_OF_USERS}'");
     // 100 is the default collation, 950 is "C", which `name` (19) and `name[]` (1003) have; 2200 is `public`.
     [
         (
             kind::NAMESPACE,
             "oid, nspname, nspname = current_schema()",
-            format!("{} OR oid = 2200", of_users("oid", "pg_namespace")),
+            format!("{} OR oid = '2200'", of_users("oid", "pg_namespace")),
         ),
-        (kind::MEMBER, "classid, objid", format!("pg_depend WHERE refclassid = {PG_EXTENSION} AND deptype = 'e'")),
+        (kind::MEMBER, "classid, objid", format!("pg_depend WHERE refclassid = '{PG_EXTENSION}' AND deptype = 'e'")),
         (
             kind::CLASS,
-            "oid, relnamespace, relname, relkind, relpersistence, reloptions::text, relrowsecurity, \
+            "oid, relnamespace, relname, relkind, relpersistence, reloptions, relrowsecurity, \
              CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid, true) END",
-            format!("{} AND relnamespace <> {PG_TOAST}", of_users("oid", "pg_class")),
+            format!("{} AND relnamespace <> '{PG_TOAST}'", of_users("oid", "pg_class")),
         ),
         (
             kind::DESCRIPTION,
             "objoid, objsubid, description",
-            format!("{} AND classoid = {PG_CLASS}", of_users("objoid", "pg_description")),
+            format!("{} AND classoid = '{PG_CLASS}'", of_users("objoid", "pg_description")),
         ),
         (
             kind::ATTRIBUTE,
             "attrelid, attnum, attname, format_type(atttypid, atttypmod), attnotnull, \
-             CASE WHEN attcollation NOT IN (0, 100) AND (attcollation <> 950 OR atttypid NOT IN (19, 1003)) \
+             CASE WHEN attcollation NOT IN ('0', '100') AND (attcollation <> '950' OR atttypid NOT IN ('19', '1003')) \
              THEN attcollation::regcollation END, attidentity, attgenerated",
             format!("{} AND attnum > 0 AND NOT attisdropped", of_users("attrelid", "pg_attribute")),
         ),
@@ -118,13 +119,13 @@ fn questions() -> [(&'static str, &'static str, String); 15] {
             kind::PROC,
             "oid, pronamespace, proname, pg_get_function_identity_arguments(oid), prokind, \
              (SELECT lanname FROM pg_catalog.pg_language WHERE pg_language.oid = prolang), provolatile, proisstrict, \
-             prosecdef, proconfig::text, pg_get_function_result(oid), prosrc, pg_get_function_sqlbody(oid)",
+             prosecdef, proconfig, pg_get_function_result(oid), prosrc, pg_get_function_sqlbody(oid)",
             of_users("oid", "pg_proc"),
         ),
         (
             kind::TYPE,
             "oid, typnamespace, typname, typrelid, typtype, \
-             CASE WHEN typbasetype <> 0 THEN format_type(typbasetype, typtypmod) END, typnotnull",
+             CASE WHEN typbasetype <> '0' THEN format_type(typbasetype, typtypmod) END, typnotnull",
             format!("{} AND typtype IN ('d', 'e', 'r', 'c')", of_users("oid", "pg_type")),
         ),
         (kind::ENUM, "enumtypid, enumsortorder, quote_literal(enumlabel)", of_users("enumtypid", "pg_enum")),

@@ -199,7 +199,8 @@ pub fn create_history(history: &History, table: &str) -> String {
     )
 }
 
-/// Makes our own table, unless it is there. Where somebody has made it meanwhile, that is an error. It has no key, and from
+/// Makes our own table, unless it is there. Where somebody has made it meanwhile, that is an error. Its columns are not said to
+/// be NOT NULL: those are constraints to make, one by one. It has no key, and from
 /// a table without one nothing could be deleted as soon as somebody publishes all tables, unless it says by what its rows are
 /// known.
 pub fn create_ours(history: &History) -> String {
@@ -208,7 +209,7 @@ pub fn create_ours(history: &History) -> String {
     }
     let kept = history.table(KEPT);
     format!(
-        "CREATE TABLE {kept} (history text NOT NULL, version bigint NOT NULL, text text NOT NULL);\n\
+        "CREATE TABLE {kept} (history text, version bigint, text text);\n\
          ALTER TABLE {kept} REPLICA IDENTITY FULL;\n\
          COMMENT ON TABLE {kept} IS 'cargo xtask: the text of each migration as it was applied, and the catalog that they left';\n",
     )
