@@ -20,8 +20,6 @@ pub struct Target<'a> {
     pub door: Door,
     pub login: Login,
     pub connection: PgConnection,
-    /// Whether the server is one of this instance: its login may do everything there.
-    pub is_ours: bool,
 }
 
 impl Target<'_> {
@@ -90,7 +88,7 @@ pub async fn open_asking<'a, T>(
             .await
             .with_context(|| format!("cannot connect to `{}`", service.short_name))?;
         let row = prove(&mut connection, server, expressions(postgres)).await?;
-        let mut target = Target { service, postgres, door, login, connection, is_ours: true };
+        let mut target = Target { service, postgres, door, login, connection };
         let answer = read(row, &mut target).await?;
         Ok((target, answer))
     });
@@ -143,7 +141,7 @@ pub async fn open_at<'a, T>(
                 .body(format!("  it answers `{answered}`: `{other}` of an instance\n"))
         );
     }
-    let mut target = Target { service, postgres, door, login, connection, is_ours: false };
+    let mut target = Target { service, postgres, door, login, connection };
     let answer = read(row, &mut target).await?;
     Ok(vec![(target, answer)])
 }

@@ -21,7 +21,7 @@ use super::locks::{self, Patience, Timeouts};
 use super::plan::{Direction, Segment, Step};
 use super::source::{Migration, Source};
 use crate::data::target::Target;
-use crate::engine::postgres::{Lasting, flush_log, literal, uncompressed_pages, without_limits_of_waiting};
+use crate::engine::postgres::{AtWork, Lasting, literal, uncompressed_pages, without_limits_of_waiting};
 
 /// Once one database has failed, the others have this long to say whether they fail as well.
 const GRACE: Duration = Duration::from_secs(1);
@@ -159,7 +159,13 @@ impl<'j, 'a> Job<'j, 'a> {
 
     /// [Sends](Self::send) a round's batch and records what it did, while others are still at work. What only COMMIT is left
     /// for cannot fail for a reason of this database alone.
-    async fn carry_out(&mut self, batch: &Batch<'_>, round: usize, timeouts: Timeouts) -> Result<Outcome> {
+    async fn carry_out(
+        &mut self,
+        batch: &Batch<'_>,
+        round: usize,
+        timeouts: Timeouts,
+        at_work: &AtWork,
+    ) -> Result<Outcome> {
         let outcome = self.send(batch, timeouts).await?;
         let Outcome::Done(done) = &outcome else { return Ok(outcome) };
         let planned = self.segments[round].steps();
@@ -173,9 +179,7 @@ impl<'j, 'a> Job<'j, 'a> {
         if done.catalog.is_some() {
             records.push_str(&self.catalog_record(done.catalog.as_ref())?);
         }
-        if self.target.is_ours {
-            records.push_str(flush_log(&self.target.connection));
-        }
+        records.push_str(at_work.flush_log(&self.target.connection));
         if let Err(error) = sqlx::raw_sql(AssertSqlSafe(records)).execute(&mut self.target.connection).await {
             return Ok(Outcome::of(error));
         }
@@ -390,15 +394,17 @@ async fn together(jobs: &mut [Job<'_, '_>], round: usize, timeouts: Timeouts, da
         });
         let part: Vec<_> = part.collect();
         asked = part.len();
-        let sending =
-            part.into_iter().map(async |(index, job, batch)| (index, job.carry_out(&batch, round, timeouts).await));
-        let mut at_work: FuturesUnordered<_> = sending.collect();
+        let at_work = &AtWork::new(asked);
+        let sending = part
+            .into_iter()
+            .map(async |(index, job, batch)| (index, job.carry_out(&batch, round, timeouts, at_work).await));
+        let mut running: FuturesUnordered<_> = sending.collect();
         // A database that fails ends the wait for the others, a moment later.
         let mut deadline = None;
         loop {
             let next = match deadline {
-                None => at_work.next().await,
-                Some(deadline) => tokio::time::timeout_at(deadline, at_work.next()).await.ok().flatten(),
+                None => running.next().await,
+                Some(deadline) => tokio::time::timeout_at(deadline, running.next()).await.ok().flatten(),
             };
             let Some((index, outcome)) = next else { break };
             if matches!(outcome, Err(_) | Ok(Outcome::Failed(_) | Outcome::Lost(_))) {

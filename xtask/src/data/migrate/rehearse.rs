@@ -57,7 +57,7 @@ pub async fn run(member: Member<'_>, gaps: Gaps, timeouts: Timeouts) -> Result<R
     if steps.is_empty() {
         return Ok(Report { database, steps: Vec::new(), failure: None });
     }
-    let Target { service, postgres, door, login, connection, is_ours } = target;
+    let Target { service, postgres, door, login, connection } = target;
     connection.close().await?;
     let mut admin = postgres::open(&door, &login.user, MAINTENANCE_DATABASE).await?;
     wait_until_unused(&mut admin, &database, &login.database).await?;
@@ -66,7 +66,7 @@ pub async fn run(member: Member<'_>, gaps: Gaps, timeouts: Timeouts) -> Result<R
         .with_context(|| format!("cannot copy `{}`", login.database))?;
     let connection = copy.connect().await?;
     let login = Login { database: copy.name.clone(), ..login };
-    let mut target = Target { service, postgres, door, login, connection, is_ours };
+    let mut target = Target { service, postgres, door, login, connection };
     let mut report = Report { database, steps: Vec::new(), failure: None };
     for step in steps {
         match one(&mut target, &sources, &step, timeouts).await? {

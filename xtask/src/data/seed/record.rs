@@ -5,7 +5,7 @@ use anyhow::Result;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::engine::postgres::{flush_log, literal};
+use crate::engine::postgres::{AtWork, FIRST_OF_USERS, literal};
 
 /// A table that no seed fills and nothing here empties.
 const NOT_OURS: &str = r"'\_sqlx\_migrations%', '\_xtask\_%'";
@@ -93,24 +93,26 @@ pub struct Filled {
     pub tables: Vec<u32>,
 }
 
-/// Puts these in place of all that is recorded.
+/// Puts these in place of all that is recorded, as the last that is done before COMMIT.
 pub async fn write(
     connection: &mut PgConnection,
     recorded: &Recorded,
     scale: u32,
     filled: &[Filled],
+    at_work: &AtWork,
 ) -> Result<(), sqlx::Error> {
     let table = format!("{}._xtask_seeds", recorded.schema);
-    let make = format!(
-        "CREATE TABLE IF NOT EXISTS {table} (file text NOT NULL, checksum text NOT NULL, scale integer NOT NULL, \
-         rows bigint NOT NULL, tables regclass[] NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()); "
-    );
-    // Where somebody publishes all tables, nothing can be deleted from one without a key unless it says by what its rows are
-    // known. Whoever reads it would have to be waited for, so it is said once.
-    let make = match recorded.has_record {
-        true => make,
-        false => format!("{make}ALTER TABLE {table} REPLICA IDENTITY FULL; "),
+    // NOT NULL would be a constraint to make for each column. Where somebody publishes all tables, nothing can be deleted from
+    // one without a key unless it says by what its rows are known. Whoever reads it would have to be waited for, so it is said
+    // once.
+    let ready = match recorded.has_record {
+        true => format!("DELETE FROM {table}"),
+        false => format!("ALTER TABLE {table} REPLICA IDENTITY FULL"),
     };
+    let make = format!(
+        "CREATE TABLE IF NOT EXISTS {table} (file text, checksum text, scale integer, rows bigint, tables regclass[], \
+         applied_at timestamptz DEFAULT now()); {ready}; "
+    );
     let rows = filled.iter().map(|one| {
         let tables = one.tables.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let (file, checksum) = (literal(&one.file), literal(&one.checksum));
@@ -119,8 +121,8 @@ pub async fn write(
     let rows = rows.collect::<Vec<_>>().join(", ");
     let insert = format!("INSERT INTO {table} (file, checksum, scale, rows, tables) VALUES {rows}; ");
     let insert = if filled.is_empty() { String::new() } else { insert };
-    let flush = flush_log(connection);
-    sqlx::raw_sql(AssertSqlSafe(format!("{make}DELETE FROM {table}; {insert}{flush}"))).execute(connection).await?;
+    let flush = at_work.flush_log(connection);
+    sqlx::raw_sql(AssertSqlSafe(format!("{make}{insert}{flush}"))).execute(connection).await?;
     Ok(())
 }
 
@@ -160,7 +162,7 @@ pub async fn dying(connection: &mut PgConnection, recorded: &Recorded, csv_table
 /// Holds for tables of people: partitions go with their parents.
 fn user_table() -> String {
     format!(
-        "relkind IN ('r', 'p') AND NOT relispartition AND relpersistence <> 't' AND relname NOT LIKE ALL (ARRAY[{NOT_OURS}]) \
-         AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg\\_%' OR nspname = 'information_schema')"
+        "oid >= '{FIRST_OF_USERS}' AND relkind IN ('r', 'p') AND NOT relispartition AND relpersistence <> 't' \
+         AND relname NOT LIKE ALL (ARRAY[{NOT_OURS}])"
     )
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures_util::future::{join_all, try_join_all};
 use futures_util::{StreamExt, TryStreamExt};
+use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnection, PgDatabaseError};
 use sqlx::{AssertSqlSafe, Row};
 
@@ -14,7 +15,7 @@ use super::files::{Kind, SeedFile};
 use super::record::{self, Dying, Filled};
 use super::trouble::{self, Remedy, Trouble};
 use super::{Job, State, csv, files};
-use crate::engine::postgres::{FIRST_OF_USERS, Lasting, uncompressed_pages, without_limits_of_waiting};
+use crate::engine::postgres::{AtWork, FIRST_OF_USERS, Lasting, uncompressed_pages, without_limits_of_waiting};
 use crate::ui::{self, Exit, Failure, progress::Waiting, units};
 
 /// Two seeds at once in one database take turns by this number, which means nothing to others: `xtaskseed`, shortened.
@@ -67,7 +68,8 @@ impl Progress {
 pub async fn all(jobs: &mut [Job<'_>], rows: Rows, can_wait: bool, hint: &str) -> Result<Vec<Outcome>> {
     let progress = Progress { waiting: Waiting::new("seeding"), now: RefCell::default() };
     let count = jobs.len();
-    let preparing = jobs.iter_mut().map(|job| prepare(job, rows, can_wait, count, hint, &progress));
+    let at_work = AtWork::new(count);
+    let preparing = jobs.iter_mut().map(|job| prepare(job, rows, can_wait, count, &at_work, hint, &progress));
     // The first that fails ends the others: their connections are closed, and their servers roll back.
     let outcomes = try_join_all(preparing).await?;
     let committing = jobs.iter_mut().map(|job| sqlx::raw_sql("COMMIT").execute(&mut job.target.connection));
@@ -95,6 +97,7 @@ async fn prepare(
     rows: Rows,
     can_wait: bool,
     count: usize,
+    at_work: &AtWork,
     hint: &str,
     progress: &Progress,
 ) -> Result<Outcome> {
@@ -180,7 +183,7 @@ async fn prepare(
         let trouble = of_server(&error);
         failed(&name, "a deferred constraint", count, trouble, hint).unwrap_or_else(|| error.into())
     })?;
-    record::write(connection, &now, job.scale, &filled).await.map_err(|error| {
+    record::write(connection, &now, job.scale, &filled, at_work).await.map_err(|error| {
         let trouble = of_server(&error);
         failed(&name, "the record of what ran", count, trouble, hint).unwrap_or_else(|| error.into())
     })?;
@@ -281,13 +284,15 @@ fn failed(name: &str, what: &str, count: usize, trouble: Option<Trouble>, hint: 
 /// twelve things more.
 async fn inserted(connection: &mut PgConnection) -> Result<BTreeMap<u32, u64>> {
     let sql = format!(
-        "SELECT oid::bigint, inserted FROM (SELECT oid, pg_stat_get_xact_tuples_inserted(oid) AS inserted FROM pg_class \
-        WHERE oid >= {FIRST_OF_USERS} AND relkind IN ('r', 'm') AND relpersistence <> 't' AND relname <> '_xtask_seeds') AS tables \
-        WHERE inserted > 0"
+        "SELECT oid, pg_stat_get_xact_tuples_inserted(oid) FROM pg_class WHERE oid >= '{FIRST_OF_USERS}' \
+         AND relkind IN ('r', 'm') AND relpersistence <> 't' AND relname <> '_xtask_seeds'"
     );
     let mut tables = BTreeMap::new();
     for row in sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await? {
-        tables.insert(u32::try_from(row.try_get::<i64, _>(0)?)?, u64::try_from(row.try_get::<i64, _>(1)?)?);
+        let (Oid(table), rows) = (row.try_get(0)?, u64::try_from(row.try_get::<i64, _>(1)?)?);
+        if rows > 0 {
+            tables.insert(table, rows);
+        }
     }
     Ok(tables)
 }
