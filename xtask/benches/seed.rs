@@ -11,8 +11,9 @@
 //! same CSV files, all databases at once. Both do less than the helper, which computes checksums, records what ran, and
 //! commits all or none.
 //!
-//! How: a round measures each once, in empty tables; the median counts. What one step wrote is on the disk before the next
-//! begins. Memory is the largest resident set (`VmHWM`) of the helper, read while it runs.
+//! How: a round measures each once, INSERTs less often, in empty tables, now `\copy` before `seed` and now after it; the
+//! median counts. What one step wrote is on the disk before the next begins. Memory is the largest resident set (`VmHWM`) of
+//! the helper, read while it runs.
 
 #![expect(clippy::disallowed_methods, reason = "no part of the helper: this starts it, and psql, from outside")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
@@ -32,8 +33,9 @@ use support::{DATABASES, Databases, Figures, finished, median, report, run, run_
 /// In each database: a million over the set.
 const ROWS: usize = 125_000;
 const BATCH: usize = 1_000;
-const TABLE: &str =
-    "CREATE TABLE measured (id integer PRIMARY KEY, name text NOT NULL, amount integer, at timestamptz NOT NULL)";
+/// Without autovacuum, which would take the processor from one or the other once a minute.
+const TABLE: &str = "CREATE TABLE measured (id integer PRIMARY KEY, name text NOT NULL, amount integer, \
+    at timestamptz NOT NULL) WITH (autovacuum_enabled = off)";
 const EMPTY: [&str; 4] =
     ["TRUNCATE measured", "SET client_min_messages = error", "DROP TABLE IF EXISTS _xtask_seeds", "CHECKPOINT"];
 const INSERT: &str = "psql -f, INSERT";
@@ -43,7 +45,9 @@ const AGAIN: &str = "seed, unchanged";
 const HELP: &str = "--help";
 const MEMORY: &str = "memory of seed";
 /// Odd, so that the median is a figure that was measured.
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 15;
+/// INSERTs take as long as all the rest, and are measured in one round of so many.
+const ROUNDS_PER_INSERT: usize = 3;
 /// How often a round measures what takes milliseconds.
 const REPEATS: usize = 5;
 
@@ -58,7 +62,7 @@ fn main() -> Result<ExitCode> {
     let mut figures = Figures::default();
     for round in 1..=ROUNDS {
         println!("round {round} of {ROUNDS}");
-        measure(&databases, &mut figures).with_context(|| format!("round {round}"))?;
+        measure(&databases, round, &mut figures).with_context(|| format!("round {round}"))?;
     }
     drop(databases);
     let [insert, copy, help] = [INSERT, COPY, HELP].map(|name| median(&figures, name));
@@ -77,21 +81,25 @@ fn main() -> Result<ExitCode> {
     Ok(if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn measure(databases: &Databases, figures: &mut Figures) -> Result<()> {
+fn measure(databases: &Databases, round: usize, figures: &mut Figures) -> Result<()> {
     let mut note = |name, figure| figures.entry(name).or_default().push(figure);
     let empty = || -> Result<()> {
         databases.say(&EMPTY)?;
         rustix::fs::sync();
         Ok(())
     };
-    empty()?;
-    let begun = Instant::now();
-    for server in &databases.servers {
-        finished(databases.psql_of(server, &["-f".to_owned(), "rows.sql".to_owned()])?)?;
+    if round % ROUNDS_PER_INSERT == 1 {
+        empty()?;
+        let begun = Instant::now();
+        for server in &databases.servers {
+            finished(databases.psql_of(server, &["-f".to_owned(), "rows.sql".to_owned()])?)?;
+        }
+        note(INSERT, begun.elapsed().as_secs_f64() * 1e3);
     }
-    note(INSERT, begun.elapsed().as_secs_f64() * 1e3);
-    empty()?;
-    note(COPY, databases.psql_each(|_| vec!["-c".into(), "\\copy measured from 'rows.csv' csv header".into()])?);
+    let copy = || -> Result<f64> {
+        empty()?;
+        databases.psql_each(|_| vec!["-c".into(), "\\copy measured from 'rows.csv' csv header".into()])
+    };
     let afresh = || -> Result<Command> {
         empty()?;
         // As for files that were never read: their checksums are part of it.
@@ -103,7 +111,14 @@ fn measure(databases: &Databases, figures: &mut Figures) -> Result<()> {
         seed.arg("seed");
         Ok(seed)
     };
-    note(SEED, run(&mut afresh()?)?);
+    let seed = || run(&mut afresh()?);
+    if round.is_multiple_of(2) {
+        note(SEED, seed()?);
+        note(COPY, copy()?);
+    } else {
+        note(COPY, copy()?);
+        note(SEED, seed()?);
+    }
     let (_, memory) = run_watched(&mut afresh()?)?;
     memory.into_iter().for_each(|memory| note(MEMORY, memory));
     for _ in 0..REPEATS {
