@@ -45,7 +45,7 @@ const AGAIN: &str = "seed, unchanged";
 const HELP: &str = "--help";
 const MEMORY: &str = "memory of seed";
 /// Odd, so that the median is a figure that was measured.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 21;
 /// INSERTs take as long as all the rest, and are measured in one round of so many.
 const ROUNDS_PER_INSERT: usize = 3;
 /// How often a round measures what takes milliseconds.
