@@ -2,7 +2,11 @@
 //! `COPY … FROM stdin;`, what begins and never ends.
 //!
 //! No parser: strings, quoted names, dollar quotes and comments are told apart, the server judges the rest. What may be
-//! run, and what is said to whoever wrote it, is for those who ask.
+//! run, and what is said to whoever wrote it, is for those who ask. And how values and names are written in such a text.
+
+mod written;
+
+pub use written::{identifier, literal};
 
 /// A text as its statements.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::fmt;
 
 use archive::custom::Head;
 use serde::Serialize;
+use sql::literal;
 
-use crate::engine::postgres::literal;
 use crate::stack::model::initdb_locale;
 
 /// Of a name, in bytes: longer than any that there is.

@@ -1,11 +1,12 @@
 //! The databases of a server beside the one that its service is for.
 
 use anyhow::Result;
+use sql::literal;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::restore::database::Place;
 use crate::engine::aside::Behind;
-use crate::engine::postgres::{self, FIRST_OF_USERS, MAINTENANCE_DATABASE, SPARE_DATABASE, literal};
+use crate::engine::postgres::{self, FIRST_OF_USERS, MAINTENANCE_DATABASE, SPARE_DATABASE};
 
 /// Those that a person or a restore has made; and the server's own, once somebody has made a table in it.
 pub async fn beside(place: &Place) -> Result<Vec<Behind>> {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use sql::identifier;
 use sqlx::Row;
 
 use super::merge::{self, Rest};
-use super::seed::files::quoted;
 use super::target::Target;
 use crate::stack::fault::nearest;
 use crate::stack::model::Reference;
@@ -82,7 +82,7 @@ pub async fn check(reference: &Reference, from: (&Target<'_>, &Tables), to: (&Ta
 }
 
 fn values(table: &str, column: &str) -> String {
-    let (table, column) = (quoted(table), quoted(column));
+    let (table, column) = (identifier(table), identifier(column));
     // Equal values are put together before they become text, which is what sorting costs.
     format!(
         "SELECT value::text COLLATE \"C\" FROM (SELECT DISTINCT {column} AS value FROM {table} WHERE {column} IS NOT NULL) \

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use sql::{identifier, literal};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::locale::{Attempt, Locale, Origin, OtherLocale};
-use crate::engine::postgres::{self, Door, MAINTENANCE_DATABASE, identifier, literal};
+use crate::engine::postgres::{self, Door, MAINTENANCE_DATABASE};
 
 /// How long a server may take to end what a killed run has begun.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
+use sql::{identifier, literal};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -397,16 +398,4 @@ pub async fn row_count(door: &Door, login: &Login) -> Option<u64> {
     let sql = "SELECT coalesce(sum(n_live_tup), 0)::bigint::text FROM pg_stat_user_tables";
     let asked = tokio::time::timeout(PATIENCE, query(door, &login.user, &login.database, sql));
     asked.await.ok()?.ok()?.last()?.first()?.parse().ok()
-}
-
-/// A text as SQL writes it.
-pub fn literal(text: &str) -> String {
-    // As libpq's PQescapeLiteral: a backslash makes it an escape string, whatever standard_conforming_strings says.
-    let escaped = text.replace('\\', "\\\\").replace('\'', "''");
-    if text.contains('\\') { format!(" E'{escaped}'") } else { format!("'{escaped}'") }
-}
-
-/// A name as SQL writes it.
-pub fn identifier(text: &str) -> String {
-    format!("\"{}\"", text.replace('"', "\"\""))
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
+use sql::identifier;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
@@ -10,7 +11,7 @@ use super::dump::READS_THE_SAME;
 use super::manifest::{Extension, History, Sequence, Standing};
 use super::unchanged::{self, Candidate, Span, Unchanged};
 use crate::data::target::Target;
-use crate::engine::postgres::{CLIENT, Lasting, identifier, without_limits_of_waiting};
+use crate::engine::postgres::{CLIENT, Lasting, without_limits_of_waiting};
 use crate::ui::{Exit, Failure};
 
 /// Nobody's own functions answer in the place of the server's. A table that somebody holds exclusively is waited for as long

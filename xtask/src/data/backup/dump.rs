@@ -9,6 +9,7 @@ use archive::content::Content;
 use archive::custom::{Entry, Head};
 use archive::part::{Seal, Shelf, Writer};
 use archive::split::{Data, Place, Split, Treatment, part_name, split};
+use sql::identifier;
 
 use super::begun::Begun;
 use super::cut::Facts;
@@ -16,7 +17,6 @@ use super::earlier::Earlier;
 use super::manifest::{LargeObjects, Part, Sequence, Table};
 use super::unchanged::Unchanged;
 use crate::engine::clients::Clients;
-use crate::engine::postgres::identifier;
 use crate::tools;
 
 const HEAD: &str = "parts/head.zst";

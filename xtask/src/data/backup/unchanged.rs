@@ -7,11 +7,12 @@
 //! of the server's own whose text depends on nothing else: a `regclass` reads otherwise once its table is renamed.
 
 use anyhow::Result;
+use sql::{identifier, literal};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::manifest::Standing;
-use crate::engine::postgres::{FIRST_OF_USERS, identifier, literal};
+use crate::engine::postgres::FIRST_OF_USERS;
 
 /// How many tables are asked for in one statement, and how many are proven at all: each is an argument of the dump.
 const AT_ONCE: usize = 100;

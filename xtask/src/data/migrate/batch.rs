@@ -3,6 +3,7 @@
 
 use anyhow::{Result, anyhow};
 use futures_util::TryStreamExt;
+use sql::literal;
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgErrorPosition};
 use sqlx::{AssertSqlSafe, Column, Either, Row};
 
@@ -10,7 +11,6 @@ use super::catalog::{self, Catalog};
 use super::history::{self, History};
 use super::locks::Timeouts;
 use super::plan::Step;
-use crate::engine::postgres::literal;
 
 /// Said by the message itself: somebody else is migrating, or has migrated since the plan was made. No number is spelled so,
 /// and the server says which text it takes for none: that needs no PL/pgSQL, which takes a new connection a while to load.

@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use sql::literal;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
@@ -21,7 +22,7 @@ use super::locks::{self, Patience, Timeouts};
 use super::plan::{Direction, Segment, Step};
 use super::source::{Migration, Source};
 use crate::data::target::Target;
-use crate::engine::postgres::{AtWork, Lasting, literal, uncompressed_pages, without_limits_of_waiting};
+use crate::engine::postgres::{AtWork, Lasting, uncompressed_pages, without_limits_of_waiting};
 
 /// Once one database has failed, the others have this long to say whether they fail as well.
 const GRACE: Duration = Duration::from_secs(1);

@@ -3,11 +3,11 @@
 //! else writes sqlx's table (a service's own `sqlx::migrate!`) is believed.
 
 use anyhow::{Result, anyhow};
+use sql::{identifier, literal};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::source::{Migration, Source};
-use crate::engine::postgres::{identifier, literal};
 
 /// The text that was applied, by history table and version. Of no table are the catalog as the last run left it
 /// ([`catalog::kept`](super::catalog::kept)), and the line of versions that it belongs to.
@@ -199,8 +199,7 @@ pub fn create_history(history: &History, table: &str) -> String {
     )
 }
 
-/// Makes our own table, unless it is there. Where somebody has made it meanwhile, that is an error. Its columns are not said to
-/// be NOT NULL: those are constraints to make, one by one. It has no key, and from
+/// Makes our own table, unless it is there. Where somebody has made it meanwhile, that is an error. It has no key, and from
 /// a table without one nothing could be deleted as soon as somebody publishes all tables, unless it says by what its rows are
 /// known.
 pub fn create_ours(history: &History) -> String {
@@ -209,7 +208,7 @@ pub fn create_ours(history: &History) -> String {
     }
     let kept = history.table(KEPT);
     format!(
-        "CREATE TABLE {kept} (history text, version bigint, text text);\n\
+        "CREATE TABLE {kept} (history text NOT NULL, version bigint NOT NULL, text text NOT NULL);\n\
          ALTER TABLE {kept} REPLICA IDENTITY FULL;\n\
          COMMENT ON TABLE {kept} IS 'cargo xtask: the text of each migration as it was applied, and the catalog that they left';\n",
     )
@@ -246,8 +245,9 @@ impl Keep {
     /// The texts of migrations of one history table, in place of what was kept before.
     pub fn texts(&mut self, table: &str, migrations: &[&Migration]) {
         self.no_texts(table, migrations.iter().map(|one| one.version));
+        let table = literal(table);
         for migration in migrations {
-            self.row(&literal(table), migration.version, &literal(&migration.up.text));
+            self.row(&table, migration.version, &literal(&migration.up.text));
         }
     }
 

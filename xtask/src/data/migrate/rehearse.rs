@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use sql::{identifier, literal};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
@@ -19,7 +20,7 @@ use super::script;
 use super::{Member, source::Source};
 use crate::data::side::{Purpose, Side};
 use crate::data::target::Target;
-use crate::engine::postgres::{self, Login, MAINTENANCE_DATABASE, identifier, literal};
+use crate::engine::postgres::{self, Login, MAINTENANCE_DATABASE};
 use crate::ui::{Exit, Failure};
 
 /// How long our own connection may take to be gone, as the server sees it.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use archive::part::Seal;
 use futures_util::StreamExt;
+use sql::literal;
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::compare::compare;
@@ -18,7 +19,7 @@ use crate::data::locale::Origin;
 use crate::data::side::{Purpose, Side};
 use crate::data::space;
 use crate::engine::clients::Clients;
-use crate::engine::postgres::{self, Door, Login, MAINTENANCE_DATABASE, literal};
+use crate::engine::postgres::{self, Door, Login, MAINTENANCE_DATABASE};
 use crate::ui::progress::Progress;
 use crate::ui::{Exit, Failure, failure};
 

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use archive::custom::{Entry, Head};
 use archive::part::Seal;
 use futures_util::future::try_join_all;
+use sql::{identifier, literal};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::sync::{Mutex, mpsc};
@@ -21,7 +22,7 @@ use crate::data::backup::store::Kept;
 use crate::data::locale::OtherLocale;
 use crate::data::side::Side;
 use crate::engine::clients::{Clients, SHELL};
-use crate::engine::postgres::{identifier, literal};
+
 use crate::tools::{self, Piped};
 
 /// What goes to the server at once, in bytes, and how much of it is decoded ahead.

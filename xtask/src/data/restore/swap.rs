@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
+use sql::{identifier, literal};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::data::side;
-use crate::engine::postgres::{self, CLIENT, Door, MAINTENANCE_DATABASE, identifier, literal};
+use crate::engine::postgres::{self, CLIENT, Door, MAINTENANCE_DATABASE};
 use crate::ui::{Exit, Failure};
 
 /// Between a database's name and the time it was replaced.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use archive::content::{Content, Hasher};
 use archive::custom::Entry;
 use futures_util::TryStreamExt;
+use sql::{identifier, literal};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
@@ -14,7 +15,7 @@ use super::database::Place;
 use super::load::{self, Source};
 use crate::context::unknown;
 use crate::data::backup::manifest::Table;
-use crate::engine::postgres::{self, identifier};
+use crate::engine::postgres;
 use crate::ui::{Exit, Failure, units};
 
 /// Behind the columns of a partitioned table, as pg_dump writes it.
@@ -53,10 +54,8 @@ pub async fn beside(source: &Source, place: &Place, wanted: &str, into: Option<&
     let begin = format!("BEGIN; SET LOCAL search_path = ''; SET LOCAL statement_timeout = 0; {create}");
     sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection).await.map_err(|error| not_made(&made, error))?;
     // A child would show its rows in the parent as well.
-    let parents = format!(
-        "SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = {}::regclass",
-        postgres::literal(&made)
-    );
+    let parents =
+        format!("SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = {}::regclass", literal(&made));
     for row in sqlx::raw_sql(AssertSqlSafe(parents)).fetch_all(&mut connection).await? {
         let parent: &str = sqlx::Row::try_get(&row, 0)?;
         let alone = format!("ALTER TABLE {made} NO INHERIT {parent}");

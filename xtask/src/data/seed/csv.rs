@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use sql::identifier;
 use sqlx::postgres::{PgConnection, PgCopyIn};
 
-use super::files::{SeedFile, quoted};
+use super::files::SeedFile;
 
 /// What is sent at once. Larger pieces are slower: they leave the cache between this and the server.
 const PIECE: usize = 64 * 1024;
@@ -49,7 +50,7 @@ fn columns(line: &str) -> Result<Vec<String>, String> {
 
 /// What the file is sent with.
 pub fn statement(table: &str, columns: &[String]) -> String {
-    let columns: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+    let columns: Vec<String> = columns.iter().map(|name| identifier(name)).collect();
     let columns = columns.join(", ");
     format!("COPY {table} ({columns}) FROM STDIN WITH (FORMAT csv, HEADER true, NULL '\\N', ENCODING 'UTF8')")
 }

@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use sql::identifier;
 
 use super::checksums::Checksums;
 use super::csv;
@@ -165,14 +166,9 @@ fn kind_of(name: &str) -> Option<Kind> {
     match rest.rsplit_once('.')? {
         ("", _) => None,
         (_, "sql") => Some(Kind::Sql),
-        (table, "csv") => Some(Kind::Csv(table.split('.').map(quoted).collect::<Vec<_>>().join("."))),
+        (table, "csv") => Some(Kind::Csv(table.split('.').map(identifier).collect::<Vec<_>>().join("."))),
         _ => None,
     }
-}
-
-/// A name as SQL writes it.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 struct Checked {

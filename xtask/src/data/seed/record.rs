@@ -2,10 +2,11 @@
 //! and written all at once.
 
 use anyhow::Result;
+use sql::literal;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::engine::postgres::{AtWork, FIRST_OF_USERS, literal};
+use crate::engine::postgres::{AtWork, FIRST_OF_USERS};
 
 /// A table that no seed fills and nothing here empties.
 const NOT_OURS: &str = r"'\_sqlx\_migrations%', '\_xtask\_%'";
