@@ -15,6 +15,9 @@ pub const KEPT: &str = "_xtask_migrations";
 const IS_VERSIONS: &str = "history = '' AND version = 0";
 pub const IS_CATALOG: &str = "history = '' AND version = 1";
 
+/// CREATE TABLE says how a column is stored since this version.
+const STORAGE_SINCE: u32 = 160_000;
+
 /// The columns of sqlx's table that say what was applied.
 const COMPARED: [&str; 3] = ["version", "checksum", "success"];
 
@@ -32,6 +35,8 @@ pub struct Applied {
 /// What one database says of itself.
 #[derive(Debug, Clone)]
 pub struct History {
+    /// Its server's `server_version_num`.
+    pub server_version: u32,
     pub database: String,
     pub schema: String,
     pub search_path: String,
@@ -70,6 +75,7 @@ impl History {
     pub async fn read_on(answer: &PgRow, connection: &mut PgConnection, tables: &[String]) -> Result<History> {
         let is_there = |index: usize| answer.try_get(3 + index);
         let mut history = History {
+            server_version: connection.server_version_num().unwrap_or_default(),
             database: answer.try_get(0)?,
             schema: answer.try_get(1)?,
             search_path: answer.try_get(2)?,
@@ -189,11 +195,13 @@ pub async fn kept_text(
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Makes sqlx's table as sqlx makes it. Where somebody has made it meanwhile, that is an error.
+/// Makes sqlx's table as sqlx makes it. Where somebody has made it meanwhile, that is an error. A description is a file's name
+/// and no row is long: a server that takes the word for it makes no table and no index beside it for values that are.
 pub fn create_history(history: &History, table: &str) -> String {
+    let short = if history.server_version >= STORAGE_SINCE { " STORAGE PLAIN" } else { "" };
     format!(
-        "CREATE TABLE {} (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
-         installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
+        "CREATE TABLE {} (version BIGINT PRIMARY KEY, description TEXT{short} NOT NULL, \
+         installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA{short} NOT NULL, \
          execution_time BIGINT NOT NULL);\n",
         history.table(table)
     )

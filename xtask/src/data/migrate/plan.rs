@@ -247,6 +247,7 @@ mod tests {
 
     fn history(applied: Vec<Applied>) -> History {
         History {
+            server_version: 180_000,
             database: "d".into(),
             schema: "public".into(),
             search_path: "public".into(),
