@@ -28,7 +28,6 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
     let names = databases(cx, &args.databases)?;
     let instance = cx.running_instance()?;
     let engine = Engine::of(&cx.repository, &cx.stack, &instance);
-    // The files are read while the servers take the connections.
     let names = with_seeds(cx, names)?;
     if names.is_empty() {
         ui::tell("there are no seeds");
@@ -37,7 +36,13 @@ pub async fn run(cx: &Context, args: &SeedArgs) -> Result<Exit> {
     let read = async |row, target: &mut Target<'_>| record::read_on(&row, &mut target.connection, None).await;
     let opening = target::open_asking(&engine, &cx.stack, &names, |_| record::question(), read);
     let known = Checksums::read(&instance);
-    let (seeds, opened) = tokio::join!(list(cx, &known, &names), opening);
+    // The servers begin first: what they do for a connection takes longer.
+    let listing = async {
+        // Connected, they are told the user; only then do they begin.
+        tokio::task::yield_now().await;
+        list(cx, &known, &names).await
+    };
+    let (opened, seeds) = tokio::join!(opening, listing);
     let jobs = seeds?.into_iter().zip(opened?);
     let mut jobs: Vec<Job<'_>> = jobs
         .map(|(files, (target, recorded))| Job { target, files, recorded, scale: 1, state: State::Fresh })

@@ -22,7 +22,6 @@ use crate::data::backup::store::Kept;
 use crate::data::locale::OtherLocale;
 use crate::data::side::Side;
 use crate::engine::clients::{Clients, SHELL};
-
 use crate::tools::{self, Piped};
 
 /// What goes to the server at once, in bytes, and how much of it is decoded ahead.
