@@ -12,9 +12,10 @@
 //! less than the helper: it keeps no history, takes no lock, and commits each database for itself.
 //!
 //! How: a round measures psql and the helper once, in empty databases, now one before and now the other; some rounds measure
-//! the rest; the median counts. What one step wrote is on the disk before the next begins. For the latency, a proxy of this
-//! program takes the place of each server's Unix socket and holds back what comes through for 10 ms each way: the helper finds
-//! it where it finds the server. Of sqlx, one database is measured so, once.
+//! the rest; the median counts, and that the helper is not slower than psql is judged round by round. What one step wrote is on
+//! the disk before the next begins. For the latency, a proxy of this program takes the place of each server's Unix socket and
+//! holds back what comes through for 10 ms each way: the helper finds it where it finds the server. Of sqlx, one database is
+//! measured so, once.
 
 #![expect(clippy::disallowed_methods, reason = "no part of the helper: this starts it, psql and sqlx, from outside")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
@@ -32,7 +33,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use support::{DATABASES, Databases, Figures, Server, median, report, run};
+use support::{DATABASES, Databases, Figures, Server, is_not_slower, median, report, run};
 
 const MIGRATIONS: usize = 50;
 const EMPTY: [&str; 5] =
@@ -77,14 +78,13 @@ fn main() -> Result<ExitCode> {
         }
     }
     drop(databases);
-    let [sqlx, psql, help] = [SQLX, PSQL, HELP].map(|name| median(&figures, name));
-    let goal = [sqlx.map(|sqlx| sqlx / 3.0), psql].into_iter().flatten().reduce(f64::min);
-    let is_met = report(
+    let [sqlx, help] = [SQLX, HELP].map(|name| median(&figures, name));
+    let mut is_met = report(
         &figures,
         &[
             (SQLX, "ms", None),
             (PSQL, "ms", None),
-            (MIGRATE, "ms", goal),
+            (MIGRATE, "ms", sqlx.map(|sqlx| sqlx / 3.0)),
             (HELP, "ms", None),
             (AGAIN, "ms", help.map(|help| help + 30.0)),
             (SQLX_FAR, "ms", None),
@@ -92,6 +92,7 @@ fn main() -> Result<ExitCode> {
             (AGAIN_FAR, "ms", None),
         ],
     );
+    is_met &= is_not_slower(&figures, MIGRATE, PSQL);
     Ok(if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
