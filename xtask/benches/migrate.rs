@@ -71,7 +71,9 @@ fn main() -> Result<ExitCode> {
         println!("round {round} of {ROUNDS}");
         near(&databases, round, &mut figures).with_context(|| format!("round {round}"))?;
         if round % ROUNDS_PER_FAR == 1 {
-            sqlx.as_deref().map_or(Ok(()), |sqlx| in_a_loop(&databases, sqlx, &mut figures)).context("sqlx")?;
+            if let Some(sqlx) = &sqlx {
+                in_a_loop(&databases, sqlx, &mut figures).context("sqlx")?;
+            }
             let proxies = Proxies::start(&databases)?;
             far(&databases, sqlx.as_deref().filter(|_| round == 1), &mut figures).context("with latency")?;
             drop(proxies);

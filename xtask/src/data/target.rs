@@ -1,5 +1,7 @@
 //! A database that a verb works on: connected, and proven to be this instance's by the `cluster_name` that it answers.
 
+use std::cell::Cell;
+
 use anyhow::{Context, Result, bail};
 use futures_util::future::join_all;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -41,6 +43,24 @@ impl Target<'_> {
         postgres::open(&self.door, &self.login.user, &self.login.database)
             .await
             .with_context(|| format!("cannot connect to `{}`", self.name()))
+    }
+}
+
+/// The databases of a set that are still at work, before all of them commit at once.
+#[derive(Debug)]
+pub struct AtWork(Cell<usize>);
+
+impl AtWork {
+    pub fn new(databases: usize) -> AtWork {
+        AtWork(Cell::new(databases))
+    }
+
+    /// For a database that is through: what brings its log to the disk while others are at work. Nothing for the last, whose
+    /// COMMIT comes next.
+    pub fn flush_log(&self, connection: &PgConnection) -> &'static str {
+        let others = self.0.get().saturating_sub(1);
+        self.0.set(others);
+        if others > 0 { postgres::flush_log(connection) } else { "" }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Talking to PostgreSQL: who is it, is it ready, and the little that `up` sets.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,25 +97,12 @@ pub fn uncompressed_pages(lasting: Lasting) -> String {
     )
 }
 
-/// The databases of a set that are still at work, before all of them commit at once.
-#[derive(Debug)]
-pub struct AtWork(Cell<usize>);
-
-impl AtWork {
-    pub fn new(databases: usize) -> AtWork {
-        AtWork(Cell::new(databases))
-    }
-
-    /// For a database that is through: a statement that writes what it has logged to the disk while others are at work, so
-    /// that its COMMIT has but its own record to wait for. Nothing for the last, whose COMMIT comes next, and before version
-    /// 17. A login from which somebody took the function away cannot say it.
-    pub fn flush_log(&self, connection: &PgConnection) -> &'static str {
-        let others = self.0.get().saturating_sub(1);
-        self.0.set(others);
-        match connection.server_version_num() {
-            Some(170_000..) if others > 0 => "SELECT pg_catalog.pg_logical_emit_message(false, '', '', true);\n",
-            _ => "",
-        }
+/// Writes what a transaction has logged to the disk before its COMMIT, which has but its own record to wait for then: a
+/// statement, or nothing before version 17. A login from which somebody took the function away cannot say it.
+pub fn flush_log(connection: &PgConnection) -> &'static str {
+    match connection.server_version_num() {
+        Some(170_000..) => "SELECT pg_catalog.pg_logical_emit_message(false, '', '', true);\n",
+        _ => "",
     }
 }
 

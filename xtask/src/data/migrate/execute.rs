@@ -21,8 +21,8 @@ use super::history::{self, History, Keep};
 use super::locks::{self, Patience, Timeouts};
 use super::plan::{Direction, Segment, Step};
 use super::source::{Migration, Source};
-use crate::data::target::Target;
-use crate::engine::postgres::{AtWork, Lasting, uncompressed_pages, without_limits_of_waiting};
+use crate::data::target::{AtWork, Target};
+use crate::engine::postgres::{Lasting, uncompressed_pages, without_limits_of_waiting};
 
 /// Once one database has failed, the others have this long to say whether they fail as well.
 const GRACE: Duration = Duration::from_secs(1);

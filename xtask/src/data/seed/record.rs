@@ -6,7 +6,8 @@ use sql::literal;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::engine::postgres::{AtWork, FIRST_OF_USERS};
+use crate::data::target::AtWork;
+use crate::engine::postgres::FIRST_OF_USERS;
 
 /// A table that no seed fills and nothing here empties.
 const NOT_OURS: &str = r"'\_sqlx\_migrations%', '\_xtask\_%'";

@@ -15,7 +15,8 @@ use super::files::{Kind, SeedFile};
 use super::record::{self, Dying, Filled};
 use super::trouble::{self, Remedy, Trouble};
 use super::{Job, State, csv, files};
-use crate::engine::postgres::{AtWork, FIRST_OF_USERS, Lasting, uncompressed_pages, without_limits_of_waiting};
+use crate::data::target::AtWork;
+use crate::engine::postgres::{FIRST_OF_USERS, Lasting, uncompressed_pages, without_limits_of_waiting};
 use crate::ui::{self, Exit, Failure, progress::Waiting, units};
 
 /// Two seeds at once in one database take turns by this number, which means nothing to others: `xtaskseed`, shortened.
