@@ -98,7 +98,9 @@ fn measure(databases: &Databases, round: usize, figures: &mut Figures) -> Result
     }
     let copy = || -> Result<f64> {
         empty()?;
-        databases.psql_each(|_| vec!["-c".into(), "\\copy measured from 'rows.csv' csv header".into()])
+        databases.psql_each(|server| {
+            vec!["-c".into(), format!("\\copy measured from '{}' csv header", seed_of(server.name))]
+        })
     };
     let afresh = || -> Result<Command> {
         empty()?;
@@ -128,9 +130,9 @@ fn measure(databases: &Databases, round: usize, figures: &mut Figures) -> Result
     Ok(())
 }
 
-/// The same rows as CSV, also as the only seed of each database, and as INSERTs.
+/// The same rows as the only seed of each database, in CSV, and as INSERTs.
 fn write_rows(folder: &Path) -> Result<()> {
-    let mut csv = BufWriter::new(fs::File::create(folder.join("rows.csv"))?);
+    let mut csv = Vec::new();
     let mut sql = BufWriter::new(fs::File::create(folder.join("rows.sql"))?);
     writeln!(csv, "id,name,amount,at")?;
     for id in 0..ROWS {
@@ -140,13 +142,18 @@ fn write_rows(folder: &Path) -> Result<()> {
         let end = if id % BATCH == BATCH - 1 { ";" } else { "," };
         writeln!(sql, "{begin}({id}, '{name}', {}, '{at}'){end}", id % 997)?;
     }
-    csv.flush()?;
     sql.flush()?;
     for database in DATABASES {
-        let seeds = folder.join(format!("config/effect/{database}/seeds"));
-        fs::remove_dir_all(&seeds)?;
-        fs::create_dir_all(&seeds)?;
-        fs::copy(folder.join("rows.csv"), seeds.join("0001_measured.csv"))?;
+        let seed = folder.join(seed_of(database));
+        let seeds = seed.parent().context("a seed is in a folder")?;
+        fs::remove_dir_all(seeds)?;
+        fs::create_dir_all(seeds)?;
+        fs::write(seed, &csv)?;
     }
     Ok(())
+}
+
+/// The only seed of a database, from the repository's root.
+fn seed_of(database: &str) -> String {
+    format!("config/effect/{database}/seeds/0001_measured.csv")
 }
