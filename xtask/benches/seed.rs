@@ -9,7 +9,7 @@
 //! Against what: the same rows in the same tables of the same eight servers, by their Unix sockets, with the psql beside
 //! the servers: `psql -f` of INSERTs of 1,000 rows each, one database after another as scripts do it, and `\copy` of the
 //! same CSV files, all databases at once. Both do less than the helper, which computes checksums, records what ran, and
-//! commits all or none.
+//! commits all or none; and both keep the primary key up to date row by row, which the helper makes after the rows.
 //!
 //! How: a round measures each once, INSERTs less often, in empty tables, now `\copy` before `seed` and now after it; the median
 //! counts, and that `seed` is not slower than `\copy` is judged round by round. What one step wrote is on the disk before the

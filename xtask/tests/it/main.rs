@@ -32,6 +32,7 @@ mod restore;
 mod restore_locale;
 mod restore_roles;
 mod seed;
+mod seed_indexes;
 mod support;
 mod toolbox;
 mod tools;

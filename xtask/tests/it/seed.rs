@@ -20,7 +20,7 @@ fn running(databases: &[&str]) -> Checkout {
 }
 
 /// Puts these files in place of a database's seeds.
-fn seeds(checkout: &Checkout, database: &str, files: &[(&str, &str)]) {
+pub fn seeds(checkout: &Checkout, database: &str, files: &[(&str, &str)]) {
     let folder = checkout.root.join(format!("config/effect/{database}/seeds"));
     fs::remove_dir_all(&folder).unwrap();
     fs::create_dir_all(&folder).unwrap();

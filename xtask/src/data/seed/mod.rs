@@ -2,9 +2,10 @@
 //!
 //! A database's seeds are the files of one folder, run in the order of their names, in one transaction on one connection:
 //! what one file makes for the transaction (temporary tables, `SET LOCAL`), the next may use. `NNNN_<what>.sql` is sent as
-//! one message, `NNNN_<table>.csv` goes through COPY in pieces. All databases run at once, and none commits before all
-//! have succeeded; what is left open is the moment of the commits themselves, which are sent together: who is killed in
-//! it may leave some databases with all their seeds and others with none, and the next run does the others.
+//! one message, `NNNN_<table>.csv` goes through COPY in pieces, a large one before the indexes of its table are made. All
+//! databases run at once, and none commits before all have succeeded; what is left open is the moment of the commits
+//! themselves, which are sent together: who is killed in it may leave some databases with all their seeds and others with
+//! none, and the next run does the others.
 //!
 //! What ran is recorded in the same transaction, in `_xtask_seeds`, so that a second run has nothing to do. The folder is
 //! the unit: files build on each other, so one that changed means all of them again, in emptied tables. Since that
@@ -15,6 +16,7 @@
 pub mod checksums;
 pub mod csv;
 pub mod files;
+pub mod indexes;
 pub mod record;
 pub mod refused;
 pub mod run;

@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::files::{Kind, SeedFile};
 use super::record::{self, Dying, Filled};
 use super::trouble::{self, Remedy, Trouble};
-use super::{Job, State, csv, files};
+use super::{Job, State, csv, files, indexes};
 use crate::data::target::AtWork;
 use crate::engine::postgres::{FIRST_OF_USERS, Lasting, uncompressed_pages, without_limits_of_waiting};
 use crate::ui::{self, Exit, Failure, progress::Waiting, units};
@@ -158,9 +158,15 @@ async fn prepare(
     for (index, file) in job.files.iter_mut().enumerate() {
         let place = format!("{} ({} of {files})", file.name, index + 1);
         progress.say(&name, Some(place.clone()));
-        let done = one(connection, file, |bytes| {
-            let (sent, all) = (units::megabytes(bytes), units::megabytes(file.bytes));
-            progress.say(&name, Some(format!("{place}, {sent} of {all}")));
+        let done = one(connection, file, &mut before, |step| {
+            let all = units::megabytes(file.bytes);
+            progress.say(
+                &name,
+                Some(match step {
+                    Step::Sent(bytes) => format!("{place}, {} of {all}", units::megabytes(bytes)),
+                    Step::Indexes => format!("{place}, indexes"),
+                }),
+            );
         });
         let checksum = match done.await {
             Ok(checksum) => checksum,
@@ -217,8 +223,21 @@ impl<E: Into<anyhow::Error>> From<E> for Stopped {
     }
 }
 
+/// How far a file is.
+enum Step {
+    /// So many bytes went to the server.
+    Sent(u64),
+    /// Its rows are there, and the indexes of its table are made.
+    Indexes,
+}
+
 /// Runs a file; gives its checksum.
-async fn one(connection: &mut PgConnection, file: &SeedFile, sent: impl FnMut(u64)) -> Result<String, Stopped> {
+async fn one(
+    connection: &mut PgConnection,
+    file: &SeedFile,
+    before: &mut BTreeMap<u32, u64>,
+    told: impl FnMut(Step),
+) -> Result<String, Stopped> {
     let checksum = match &file.kind {
         Kind::Sql => {
             let text = files::text(file)?;
@@ -239,20 +258,57 @@ async fn one(connection: &mut PgConnection, file: &SeedFile, sent: impl FnMut(u6
             }
             checksum
         }
-        Kind::Csv(table) => {
-            let columns = csv::header(&file.path)?.map_err(anyhow::Error::msg)?;
-            let statement = csv::statement(table, &columns);
-            csv::copy(connection, file, &statement, sent).await.map_err(|error| {
-                let said = error.downcast_ref::<sqlx::Error>().and_then(of_database);
-                let trouble = said.map(|said| trouble::of_csv(&file.shown, said));
-                Stopped { error, trouble }
-            })?
-        }
+        Kind::Csv(table) => fill(connection, file, table, before, told).await?,
     };
     if file.has_changed() {
         return Err(anyhow::anyhow!("`{}` was changed while it was read", file.shown.display()).into());
     }
     Ok(checksum)
+}
+
+/// Fills a table from a CSV file, a large one without indexes at first. Should that not do, it is as if it had not been tried:
+/// `before` is what was counted until then.
+async fn fill(
+    connection: &mut PgConnection,
+    file: &SeedFile,
+    table: &str,
+    before: &mut BTreeMap<u32, u64>,
+    mut told: impl FnMut(Step),
+) -> Result<String, Stopped> {
+    let columns = csv::header(&file.path)?.map_err(anyhow::Error::msg)?;
+    let statement = csv::statement(table, &columns);
+    let dropped = match file.bytes {
+        indexes::WORTHWHILE.. => indexes::drop_from(connection, table, &columns).await?,
+        _ => None,
+    };
+    let checksum = copy(connection, file, &statement, &mut told).await?;
+    let Some(dropped) = dropped else { return Ok(checksum) };
+    told(Step::Indexes);
+    match dropped.make_again(connection).await {
+        Ok(()) => Ok(checksum),
+        Err(error) if of_database(&error).is_none() => Err(error.into()),
+        Err(_) => {
+            // The table as it was takes the rows after all, or says which line it does not.
+            indexes::undo(connection).await?;
+            // Rows that are gone again stay in the server's count.
+            *before = inserted(connection).await?;
+            copy(connection, file, &statement, told).await
+        }
+    }
+}
+
+/// Sends a CSV file.
+async fn copy(
+    connection: &mut PgConnection,
+    file: &SeedFile,
+    statement: &str,
+    mut told: impl FnMut(Step),
+) -> Result<String, Stopped> {
+    csv::copy(connection, file, statement, |bytes| told(Step::Sent(bytes))).await.map_err(|error| {
+        let said = error.downcast_ref::<sqlx::Error>().and_then(of_database);
+        let trouble = said.map(|said| trouble::of_csv(&file.shown, said));
+        Stopped { error, trouble }
+    })
 }
 
 fn of_database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
