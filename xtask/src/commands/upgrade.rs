@@ -163,7 +163,7 @@ async fn interrupted(
 async fn drop_empty(places: &[Place]) -> Result<()> {
     for place in places {
         for old in server(place).old(&place.login.database).await? {
-            if others::is_empty(place, &old.database).await? {
+            if old.is_half_dropped || others::is_empty(place, &old.database).await? {
                 server(place).drop_old(&[old]).await?;
             }
         }

@@ -55,6 +55,10 @@ fn a_database_is_restored_swapped_back_and_let_go() {
         checkout.run(&["restore", "learning"]).ok();
         checkout.run(&["restore", "learning"]).ok();
 
+        // One whose dropping was interrupted is no database to go back to, and goes with the others.
+        let halve = "UPDATE pg_database SET datconnlimit = -2 WHERE datname LIKE 'learning\\_db\\_before\\_%'";
+        checkout.sql("learning", halve);
+        checkout.run(&["restore", "learning", "--undo"]).exits(1).says("nothing to go back to");
         checkout.run(&["restore", "learning", "--drop-old"]).exits(4).says("nobody is there to ask");
         checkout.run(&["restore", "learning", "--drop-old", "--yes"]).ok().says("2 old databases dropped");
         checkout.run(&["restore", "learning", "--undo"]).exits(1).says("nothing to go back to");

@@ -123,7 +123,7 @@ async fn of_one(cx: &Context, instance: &Instance, service: &Service) -> Result<
     }
     let mut databases = Vec::new();
     for place in places(cx, instance, std::slice::from_ref(name)).await? {
-        let old = server(&place).old(&place.login.database).await?.into_iter().next();
+        let old = server(&place).latest(&place.login.database).await?;
         databases.push((place, old.ok_or_else(nothing)?));
     }
     Ok(Back { databases, ..Back::default() })
@@ -133,7 +133,7 @@ async fn of_one(cx: &Context, instance: &Instance, service: &Service) -> Result<
 async fn of_latest_restore(cx: &Context, instance: &Instance) -> Result<Back> {
     let mut found = Vec::new();
     for place in running_places(cx, instance, &[]).await? {
-        let old = server(&place).old(&place.login.database).await?.into_iter().next();
+        let old = server(&place).latest(&place.login.database).await?;
         found.push((place, old));
     }
     let redis = match cx.stack.find(|kind| matches!(kind, Kind::Redis(_))) {

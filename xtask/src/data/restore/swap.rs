@@ -22,6 +22,8 @@ const OUR_PATIENCE: Duration = Duration::from_secs(3);
 /// How long one is still listed that has just left.
 const LEAVING: Duration = Duration::from_millis(500);
 const INTERVAL: Duration = Duration::from_millis(2);
+/// The limit of connections by which a server marks a database that it is dropping (`DATCONNLIMIT_INVALID_DB`).
+const INVALID: i32 = -2;
 /// Of a name, in bytes (`NAMEDATALEN` - 1).
 const NAME_LIMIT: usize = 63;
 
@@ -31,6 +33,8 @@ pub struct Old {
     pub database: String,
     pub replaced: Timestamp,
     pub bytes: u64,
+    /// Somebody was killed who was dropping it: all that can be done with it is to drop it.
+    pub is_half_dropped: bool,
 }
 
 /// A server on which databases are swapped.
@@ -183,7 +187,8 @@ impl Server<'_> {
     pub async fn old(&self, live: &str) -> Result<Vec<Old>> {
         let mut admin = self.admin().await?;
         let sql = format!(
-            "SELECT datname::text, pg_database_size(oid)::text FROM pg_database WHERE starts_with(datname, {})",
+            "SELECT datname::text, pg_database_size(oid)::text, datconnlimit = {INVALID} FROM pg_database \
+             WHERE starts_with(datname, {})",
             literal(&stem(live))
         );
         let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut admin).await?;
@@ -192,11 +197,17 @@ impl Server<'_> {
         for row in &rows {
             let (database, bytes): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
             if let Some(replaced) = replaced_at(live, database) {
-                old.push(Old { database: database.to_owned(), replaced, bytes: bytes.parse()? });
+                let is_half_dropped = row.try_get(2)?;
+                old.push(Old { database: database.to_owned(), replaced, bytes: bytes.parse()?, is_half_dropped });
             }
         }
         old.sort_by_key(|old| std::cmp::Reverse(old.replaced));
         Ok(old)
+    }
+
+    /// The latest of them that can be gone back to.
+    pub async fn latest(&self, live: &str) -> Result<Option<Old>> {
+        Ok(self.old(live).await?.into_iter().find(|old| !old.is_half_dropped))
     }
 
     pub async fn drop_old(&self, old: &[Old]) -> Result<()> {
