@@ -26,9 +26,9 @@ fn visits(more: &str) -> String {
 }
 
 /// One line for each index: by its name, what it is, and whether it can be used.
-fn definitions(checkout: &Checkout, database: &str) -> String {
+fn definitions(checkout: &Checkout) -> String {
     checkout.sql(
-        database,
+        "user",
         "SELECT indexrelid::regclass, pg_get_indexdef(indexrelid), conname, pg_get_constraintdef(made.oid), indisvalid, indisready, \
          indisclustered, obj_description(indexrelid, 'pg_class'), (SELECT max(attstattarget) FROM pg_attribute WHERE attrelid = indexrelid), \
          (SELECT reltablespace FROM pg_class WHERE oid = indexrelid) FROM pg_index LEFT JOIN pg_constraint AS made ON conindid = indexrelid AND contype <> 'f' \
@@ -37,16 +37,16 @@ fn definitions(checkout: &Checkout, database: &str) -> String {
 }
 
 /// Every index by its name, with its number: one that was made again has another.
-fn numbers(checkout: &Checkout, database: &str) -> Vec<(String, String)> {
+fn numbers(checkout: &Checkout) -> Vec<(String, String)> {
     let said = checkout.sql(
-        database,
+        "user",
         "SELECT indexrelid::regclass, indexrelid FROM pg_index WHERE indrelid = 'visit'::regclass ORDER BY indexrelid::regclass::text",
     );
     said.lines().filter_map(|line| line.split_once('|')).map(|(name, oid)| (name.to_owned(), oid.to_owned())).collect()
 }
 
-fn remade(checkout: &Checkout, database: &str, before: &[(String, String)]) -> Vec<String> {
-    let now = numbers(checkout, database);
+fn remade(checkout: &Checkout, before: &[(String, String)]) -> Vec<String> {
+    let now = numbers(checkout);
     assert_eq!(now.len(), before.len());
     now.iter().zip(before).filter(|(now, before)| now.1 != before.1).map(|(now, _)| now.0.clone()).collect()
 }
@@ -66,20 +66,20 @@ fn what_comes_back_as_it_was_is_made_after_the_rows() {
     apart.say("SET allow_in_place_tablespaces = on;\nCREATE TABLESPACE apart LOCATION '';");
     apart.say("CREATE INDEX visit_apart ON visit (slug) TABLESPACE apart;");
     apart.end();
-    let (defined, before) = (definitions(&checkout, "user"), numbers(&checkout, "user"));
+    let (defined, before) = (definitions(&checkout), numbers(&checkout));
     seeds(&checkout, "user", &[("0001_visit.csv", &visits(""))]);
     checkout.run(&["seed", "user"]).ok().says("20,000 rows");
     assert_eq!(count(&checkout), ROWS.to_string());
-    assert_eq!(definitions(&checkout, "user"), defined);
+    assert_eq!(definitions(&checkout), defined);
     let again = ["visit_amount", "visit_lower", "visit_pkey", "visit_slug", "visit_span"];
-    assert_eq!(remade(&checkout, "user", &before), again);
+    assert_eq!(remade(&checkout, &before), again);
     // They hold: each finds its row, and what contradicts them is refused.
     let found = "SET enable_seqscan = off; SELECT id FROM visit WHERE lower(slug) = 'visit 7 of a person'";
     assert!(checkout.sql("user", found).ends_with('7'));
     checkout.run(&["psql", "user", "-c", "INSERT INTO visit (id) VALUES (7)"]).exits(1).says("visit_pkey");
 
     // Rows that contradict each other are told by their line, and nothing was changed.
-    let before = numbers(&checkout, "user");
+    let before = numbers(&checkout);
     for (line, named) in [
         ("7,again,-1,\"[-2,-1)\",1,2026-01-05", "visit_pkey"),
         ("-1,VISIT 7 OF A PERSON,-1,\"[-2,-1)\",1,2026-01-05", "visit_lower"),
@@ -90,9 +90,9 @@ fn what_comes_back_as_it_was_is_made_after_the_rows() {
         let place = format!("0001_visit.csv:{}", ROWS + 2);
         checkout.run(&["seed", "user", "--again", "--yes", "--no-backup"]).exits(1).says(&place).says(named);
         assert_eq!(count(&checkout), ROWS.to_string());
-        assert!(remade(&checkout, "user", &before).is_empty());
+        assert!(remade(&checkout, &before).is_empty());
     }
-    assert_eq!(definitions(&checkout, "user"), defined);
+    assert_eq!(definitions(&checkout), defined);
 
     // Where it turns out that they cannot be made, they are kept after all, and no row counts twice.
     checkout.sql(
@@ -102,7 +102,7 @@ fn what_comes_back_as_it_was_is_made_after_the_rows() {
     seeds(&checkout, "user", &[("0001_visit.csv", &visits(""))]);
     checkout.run(&["seed", "user", "--again", "--yes", "--no-backup"]).ok().says("20,000 rows");
     assert_eq!(count(&checkout), ROWS.to_string());
-    assert!(remade(&checkout, "user", &before).is_empty());
+    assert!(remade(&checkout, &before).is_empty());
 }
 
 #[test]
@@ -110,20 +110,23 @@ fn a_table_that_is_not_ours_alone_keeps_its_indexes() {
     let checkout = Checkout::new();
     checkout.run(&["up", "user", "--no-migrate"]).ok();
     checkout.sql("user", TABLE);
-    let before = numbers(&checkout, "user");
+    let before = numbers(&checkout);
     seeds(&checkout, "user", &[("0001_visit.csv", &visits(""))]);
-    let seeded = || {
+    let kept = || {
         checkout.run(&["seed", "user"]).ok().says("20,000 rows");
-        assert!(remade(&checkout, "user", &before).is_empty());
-        checkout.sql("user", "DROP TABLE _xtask_seeds; TRUNCATE visit");
+        assert!(remade(&checkout, &before).is_empty());
+    };
+    let empty = || checkout.sql("user", "DROP TABLE _xtask_seeds; TRUNCATE visit");
+    let seeded = || {
+        kept();
+        empty();
     };
     // Somebody reads, and is not waited for.
     let mut reader = checkout.session("user");
     reader.say("BEGIN; SELECT count(*) FROM visit;");
-    checkout.run(&["seed", "user"]).ok().says("20,000 rows");
-    assert!(remade(&checkout, "user", &before).is_empty());
+    kept();
     reader.end();
-    checkout.sql("user", "DROP TABLE _xtask_seeds; TRUNCATE visit");
+    empty();
     // A trigger may look at the rows.
     checkout.sql(
         "user",
@@ -169,11 +172,11 @@ fn a_table_that_is_not_ours_alone_keeps_its_indexes() {
             "{seen}; CREATE INDEX visit_seen ON visit (seen(amount)); ALTER TABLE visit ADD t timestamptz DEFAULT now()"
         ),
     );
-    let more = numbers(&checkout, "user");
+    let more = numbers(&checkout);
     checkout.run(&["seed", "user"]).ok().says("20,000 rows");
-    assert_eq!(remade(&checkout, "user", &more), ["visit_number_key", "visit_pkey", "visit_slug", "visit_span"]);
+    assert_eq!(remade(&checkout, &more), ["visit_number_key", "visit_pkey", "visit_slug", "visit_span"]);
     checkout.sql("user", "DROP TABLE _xtask_seeds; TRUNCATE visit; DROP FUNCTION seen CASCADE");
-    let before = numbers(&checkout, "user");
+    let before = numbers(&checkout);
     // A view is not looked into.
     checkout.sql(
         "user",
@@ -183,13 +186,13 @@ fn a_table_that_is_not_ours_alone_keeps_its_indexes() {
     );
     seeds(&checkout, "user", &[("0001_look.csv", &visits(""))]);
     checkout.run(&["seed", "user"]).ok().says("20,000 rows");
-    assert!(remade(&checkout, "user", &before).is_empty());
+    assert!(remade(&checkout, &before).is_empty());
     checkout.sql("user", "DROP TABLE _xtask_seeds; TRUNCATE visit");
     // Rows are there.
     let first = "INSERT INTO visit (id) VALUES (-1)";
     seeds(&checkout, "user", &[("0001_first.sql", first), ("0002_visit.csv", &visits(""))]);
     checkout.run(&["seed", "user"]).ok().says("20,001 rows");
-    assert!(remade(&checkout, "user", &before).is_empty());
+    assert!(remade(&checkout, &before).is_empty());
 }
 
 #[test]
@@ -200,10 +203,10 @@ fn migrations_and_the_other_stacks_server_find_them_unchanged() {
     fs::write(checkout.root.join(format!("{migration}.up.sql")), format!("{TABLE};\n{INDEXES};\n")).unwrap();
     fs::write(checkout.root.join(format!("{migration}.down.sql")), "DROP TABLE visit;\n").unwrap();
     checkout.run(&["migrate", "user"]).ok();
-    let before = numbers(&checkout, "user");
+    let before = numbers(&checkout);
     seeds(&checkout, "user", &[("0001_visit.csv", &visits(""))]);
     checkout.run(&["seed", "user"]).ok();
-    assert_eq!(remade(&checkout, "user", &before).len(), before.len());
+    assert_eq!(remade(&checkout, &before).len(), before.len());
     checkout.run(&["migrate", "check", "user"]).ok();
 
     if !has_postgres_15() {
